@@ -1,1 +1,8 @@
-//! Skeleton.
+//! The agent: makes a host match its spec. Each module's header says what belongs in it.
+
+pub mod cgroup;
+pub mod disk;
+pub mod doctor;
+pub mod image;
+pub mod installation;
+pub mod network;

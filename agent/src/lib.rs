@@ -6,3 +6,4 @@ pub mod doctor;
 pub mod image;
 pub mod installation;
 pub mod network;
+pub mod routes;

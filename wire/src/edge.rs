@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::code::Code;
 use crate::id::{AppId, InstanceId};
 use crate::name::{AppName, Domain};
 
@@ -37,8 +38,11 @@ pub struct Backend {
     pub app: AppId,
     /// Its name.
     pub app_name: AppName,
-    /// Healthy instances. Empty: the edge answers 503 with a code.
+    /// Healthy instances. Empty: the edge answers 503 with `absent`.
     pub upstreams: Vec<Upstream>,
+    /// Why there are none, if the agent knows: `H10` crashed, `H20` did not come up. Otherwise the edge says `H14`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent: Option<Code>,
 }
 
 /// One instance and its address.
@@ -56,7 +60,9 @@ pub struct Upstream {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum FromEdge {
-    /// The table with this number is in force: no new request will use an older one.
+    /// The table with this number is in force and stored: no new request will use an older one. Sent after each swap,
+    /// again when the same table is sent again, and to whoever connects (so that an agent that lost its
+    /// counter can continue above it).
     Ack {
         /// The table's number.
         number: u64,
@@ -85,8 +91,12 @@ pub struct EdgeStats {
     pub connections: u64,
 }
 
+/// Longest line on the socket: 100,000 domains of about 600 bytes.
+pub const LINE_BYTES_MAX: u64 = 64 << 20;
+
 /// Upper bounds, in seconds, of the latency histogram's buckets (Prometheus client defaults).
-pub const LATENCY_BUCKETS_SECONDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+pub const LATENCY_BUCKETS_SECONDS: [f64; 11] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Requests of one instance.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -143,7 +143,9 @@ mod tests {
         for good in ["a", "shop", "shop-2", "a234567890123456789012345678901234567890"] {
             assert!(good.parse::<AppName>().is_ok(), "{good}");
         }
-        for bad in ["", "-a", "a-", "A", "2a", "a_b", "a.b", "ä", "a23456789012345678901234567890123456789012"] {
+        for bad in
+            ["", "-a", "a-", "A", "2a", "a_b", "a.b", "ä", "a23456789012345678901234567890123456789012"]
+        {
             assert!(bad.parse::<AppName>().is_err(), "{bad}");
         }
     }

@@ -1,0 +1,105 @@
+//! What people see: logs, metrics that a real Prometheus takes, the API's document, errors.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
+
+use berth_tests::installation::Installation;
+use berth_tests::repository::Repository;
+use berth_tests::traffic::get;
+
+use crate::Scenario;
+
+pub const ALL: &[Scenario] = &[
+    ("logs_must_be_stamped_and_followed_without_loss", logs),
+    ("metrics_must_pass_promtool_and_name_the_app", metrics),
+    ("the_openapi_document_must_name_every_v1_path", openapi),
+    ("unknown_domains_must_be_told_so_at_the_edge", unknown_domain),
+];
+
+fn logs(berth: &Installation) {
+    let app = "e2e-logs";
+    Repository::of_app(berth, app, "tests/apps/probe").push_ok();
+    let mut follow = berth
+        .command("berth")
+        .args(["logs", "-f", "-n", "1", "-a", app])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("berth logs -f: {e}"));
+    let mut lines = BufReader::new(follow.stdout.take().unwrap_or_else(|| panic!("no output"))).lines();
+    let first = lines.next().and_then(Result::ok).unwrap_or_default();
+    assert!(first.contains("]: "), "{first}");
+    assert_eq!(get(berth, app, "/log?lines=300&text=tick").status, 200);
+    let mut next = 0;
+    for line in lines.by_ref().map_while(Result::ok) {
+        if let Some((head, text)) = line.split_once("app[web.1]: ") {
+            if text == format!("tick {next}") {
+                assert!(head.ends_with("+00:00 ") && head.len() == 33, "stamp: {head:?}");
+                next += 1;
+            }
+        }
+        if next == 300 {
+            break;
+        }
+    }
+    assert_eq!(next, 300, "lines were lost or out of order");
+    follow.kill().and_then(|()| follow.wait().map(drop)).unwrap_or_else(|e| panic!("ending berth logs: {e}"));
+    let all = berth.berth_ok(&["logs", "-n", "1000", "-a", app]);
+    assert!(all.contains("berth[web.1]: ") && all.contains("tick 299"), "{all}");
+    let only = berth.berth_ok(&["logs", "-n", "5", "--process", "web.1", "-a", app]);
+    assert!(only.lines().count() <= 5 && only.contains("web.1"), "{only}");
+}
+
+fn promtool(text: &str) {
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("promtool: {e}"));
+    let mut input = promtool.stdin.take().unwrap_or_else(|| panic!("no input"));
+    input.write_all(text.as_bytes()).unwrap_or_else(|e| panic!("promtool's input: {e}"));
+    drop(input);
+    let output = promtool.wait_with_output().unwrap_or_else(|e| panic!("promtool: {e}"));
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", berth_tests::installation::both(&output));
+}
+
+fn metrics(berth: &Installation) {
+    let app = "e2e-metrics";
+    Repository::of_app(berth, app, "tests/apps/probe").push_ok();
+    for _ in 0..20 {
+        assert_eq!(get(berth, app, "/").status, 200);
+    }
+    let scrape = |url: &str| {
+        let client = reqwest::blocking::Client::new();
+        let answer = client.get(url).bearer_auth(&berth.token).send().and_then(|r| r.error_for_status()?.text());
+        answer.unwrap_or_else(|e| panic!("{url}: {e}"))
+    };
+    let agent = scrape(&berth.agent_metrics_url());
+    promtool(&agent);
+    promtool(&scrape(&format!("{}/metrics", berth.url)));
+    for name in ["container_cpu_usage_seconds_total", "container_memory_working_set_bytes", "container_fs_usage_bytes"] {
+        let has = |l: &str| l.starts_with(name) && l.contains(&format!("app=\"{app}\""));
+        assert!(agent.lines().any(has), "no {name} of {app}");
+    }
+    let requests: f64 = agent
+        .lines()
+        .filter(|l| l.starts_with("berth_http_requests_total") && l.contains(&format!("app=\"{app}\"")))
+        .filter_map(|l| l.rsplit_once(' ').and_then(|(_, n)| n.parse::<f64>().ok()))
+        .sum();
+    assert!(requests >= 20.0, "{requests} requests counted");
+}
+
+fn openapi(berth: &Installation) {
+    let text = reqwest::blocking::get(format!("{}/v1/openapi.json", berth.url)).and_then(|r| r.text());
+    let document: serde_json::Value = serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default();
+    for path in ["/v1/apps", "/v1/apps/{app}/config", "/v1/apps/{app}/releases", "/v1/apps/{app}/logs", "/v1/hosts", "/v1/tokens"] {
+        assert!(document["paths"][path].is_object(), "{path} is not in the document");
+    }
+}
+
+fn unknown_domain(berth: &Installation) {
+    let answer = get(berth, "nobody-has-this", "/");
+    assert_eq!(answer.status, 404);
+    assert!(answer.body.contains("H40"), "{}", answer.body);
+}

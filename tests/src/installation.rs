@@ -66,18 +66,24 @@ impl Installation {
         let (api_port, edge_port) = (free_port(), free_port());
         let mut script = Command::new(root().join("demo/one-host.sh"))
             .args(["--daemons-only", "--pool-gib", "4", "--installation", &id])
-            .arg("--data").arg(&data)
-            .arg("--bin").arg(binaries())
-            .arg("--api-port").arg(api_port.to_string())
-            .arg("--edge-port").arg(edge_port.to_string())
-            .stdin(Stdio::null()).stdout(Stdio::piped())
+            .arg("--data")
+            .arg(&data)
+            .arg("--bin")
+            .arg(binaries())
+            .arg("--api-port")
+            .arg(api_port.to_string())
+            .arg("--edge-port")
+            .arg(edge_port.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn()
             .map_err(|e| format!("starting demo/one-host.sh: {e}"))?;
         let output = script.stdout.take().ok_or("the script has no output")?;
         let mut said = String::new();
         for line in BufReader::new(output).lines().map_while(Result::ok) {
             if line == "ready" {
-                let token = fs::read_to_string(data.join("admin.token")).map_err(|e| format!("admin.token: {e}"))?;
+                let token =
+                    fs::read_to_string(data.join("admin.token")).map_err(|e| format!("admin.token: {e}"))?;
                 return Ok(Self {
                     id,
                     data,
@@ -135,7 +141,10 @@ impl Installation {
     /// The process id of a daemon that the script keeps: `launcher`, `control`, `agent`.
     pub fn daemon(&self, name: &str) -> i32 {
         let file = self.data.join("run").join(format!("{name}.pid"));
-        fs::read_to_string(&file).ok().and_then(|t| t.trim().parse().ok()).unwrap_or_else(|| panic!("no {}", file.display()))
+        fs::read_to_string(&file)
+            .ok()
+            .and_then(|t| t.trim().parse().ok())
+            .unwrap_or_else(|| panic!("no {}", file.display()))
     }
 
     /// The `/metrics` of the agent.
@@ -161,7 +170,12 @@ impl Installation {
         if clean {
             fs::remove_dir_all(&self.data).map_err(|e| format!("removing {}: {e}", self.data.display()))
         } else {
-            Err(format!("left behind by {} (logs in {}/run):\n{}", self.id, self.data.display(), left.join("\n")))
+            Err(format!(
+                "left behind by {} (logs in {}/run):\n{}",
+                self.id,
+                self.data.display(),
+                left.join("\n")
+            ))
         }
     }
 }

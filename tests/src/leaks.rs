@@ -50,7 +50,10 @@ fn processes() -> String {
         let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let group = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default().replace('\n', " ");
         if pid != this && !command.is_empty() {
-            lines.push_str(&format!("{pid} {} {group}\n", String::from_utf8_lossy(&command).replace('\0', " ")));
+            lines.push_str(&format!(
+                "{pid} {} {group}\n",
+                String::from_utf8_lossy(&command).replace('\0', " ")
+            ));
         }
     }
     lines

@@ -29,7 +29,11 @@ impl Repository {
     #[track_caller]
     pub fn of_app(berth: &Installation, app: &str, from: &str) -> Self {
         berth.berth_ok(&["apps", "create", app]);
-        let this = Self { app: app.to_owned(), dir: berth.data.join("repositories").join(app), token: berth.token.clone() };
+        let this = Self {
+            app: app.to_owned(),
+            dir: berth.data.join("repositories").join(app),
+            token: berth.token.clone(),
+        };
         copy(&root().join(from), &this.dir);
         this.git_ok(&["init", "-q", "-b", "main"]);
         this.git_ok(&["remote", "add", "berth", &format!("{}/git/{app}.git", berth.url)]);
@@ -41,10 +45,15 @@ impl Repository {
     pub fn git(&self, args: &[&str]) -> Command {
         let mut git = Command::new("git");
         git.arg("-C").arg(&self.dir);
-        for setting in ["user.name=test", "user.email=test@localhost", "credential.helper=", "core.hooksPath=/dev/null"] {
+        for setting in
+            ["user.name=test", "user.email=test@localhost", "credential.helper=", "core.hooksPath=/dev/null"]
+        {
             git.args(["-c", setting]);
         }
-        git.args(["-c", "credential.helper=!f() { echo username=berth; echo \"password=$BERTH_TOKEN\"; }; f"]);
+        git.args([
+            "-c",
+            "credential.helper=!f() { echo username=berth; echo \"password=$BERTH_TOKEN\"; }; f",
+        ]);
         git.env("BERTH_TOKEN", &self.token).env("GIT_TERMINAL_PROMPT", "0").env("GIT_CONFIG_NOSYSTEM", "1");
         git.env("GIT_CONFIG_GLOBAL", "/dev/null").stdin(Stdio::null()).args(args);
         git
@@ -84,7 +93,8 @@ impl Repository {
 
     /// Pushes this refspec.
     pub fn push_ref(&self, refspec: &str) -> Pushed {
-        let output = self.git(&["push", "berth", refspec]).output().unwrap_or_else(|e| panic!("git push: {e}"));
+        let output =
+            self.git(&["push", "berth", refspec]).output().unwrap_or_else(|e| panic!("git push: {e}"));
         Pushed { ok: output.status.success(), text: both(&output) }
     }
 

@@ -19,8 +19,16 @@ fn sources(berth: &Installation) {
     let cases: [(&str, &[(&str, &str)], &str); 6] = [
         ("nopack", &[("readme.txt", "nothing to run")], "B10"),
         ("procfile", &[("Procfile", "web python server.py\n")], "B12"),
-        ("version", &[("requirements.txt", ""), ("Procfile", "web: python -V\n"), (".python-version", "2.6\n")], "B13"),
-        ("dependency", &[("requirements.txt", "berth-no-such-package-xyzzy==1\n"), ("Procfile", "web: python -V\n")], "B14"),
+        (
+            "version",
+            &[("requirements.txt", ""), ("Procfile", "web: python -V\n"), (".python-version", "2.6\n")],
+            "B13",
+        ),
+        (
+            "dependency",
+            &[("requirements.txt", "berth-no-such-package-xyzzy==1\n"), ("Procfile", "web: python -V\n")],
+            "B14",
+        ),
         ("toml", &[("Procfile", "web: sleep 1\n"), ("berth.toml", "[health\n")], "B19"),
         ("lockfile", &[("package.json", "{\"name\":\"x\"}"), ("package-lock.json", "{")], "B1"),
     ];

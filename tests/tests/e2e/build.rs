@@ -49,7 +49,8 @@ fn worker(berth: &Installation) {
         berth.berth_ok(&["scale", "worker=1", "-a", "e2e-worker"]);
     }
     let instances = berth.berth_json(&["ps", "-a", "e2e-worker"]);
-    let states: Vec<_> = instances.as_array().into_iter().flatten().map(|i| (&i["name"], &i["state"])).collect();
+    let states: Vec<_> =
+        instances.as_array().into_iter().flatten().map(|i| (&i["name"], &i["state"])).collect();
     assert!(states.iter().any(|(name, state)| *name == "worker.1" && *state == "healthy"), "{states:?}");
     assert_eq!(get(berth, "e2e-worker", "/").status, 503);
 }

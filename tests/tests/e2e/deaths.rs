@@ -50,7 +50,10 @@ fn daemon_dies(berth: &Installation, daemon: &str) {
     let old = berth.daemon(daemon);
     kill(old);
     assert_eq!(get(berth, &app, "/log?lines=20&text=meanwhile").status, 200);
-    assert!(eventually(Duration::from_secs(20), || berth.daemon(daemon) != old), "{daemon} was not started again");
+    assert!(
+        eventually(Duration::from_secs(20), || berth.daemon(daemon) != old),
+        "{daemon} was not started again"
+    );
     let ready = || berth.berth(&["hosts", "--json"]).status.success();
     assert!(eventually(Duration::from_secs(30), ready), "no host after the death of {daemon}");
     assert_eq!(processes_of(&app), containers, "containers were restarted");
@@ -82,7 +85,10 @@ fn edge(berth: &Installation) {
             let command = std::fs::read(entry.path().join("cmdline")).ok()?;
             let command = String::from_utf8_lossy(&command).replace('\0', " ");
             let pid = entry.file_name().to_str()?.parse::<i32>().ok()?;
-            (command.contains("/berth-edge ") && command.contains(&dir) && !command.contains("berth-launcher ")).then_some(pid)
+            (command.contains("/berth-edge ")
+                && command.contains(&dir)
+                && !command.contains("berth-launcher "))
+            .then_some(pid)
         })
     };
     let old = find().unwrap_or_else(|| panic!("no edge found"));

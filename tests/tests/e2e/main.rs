@@ -48,7 +48,8 @@ fn main() -> ExitCode {
     let first = libtest_mimic::run(&arguments, trials(&berth, &side_by_side));
     arguments.test_threads = Some(1);
     let then = libtest_mimic::run(&arguments, trials(&berth, deaths::ALL));
-    let clean = Arc::try_unwrap(berth).map_err(|_| "a scenario still runs".to_owned()).and_then(Installation::finish);
+    let clean =
+        Arc::try_unwrap(berth).map_err(|_| "a scenario still runs".to_owned()).and_then(Installation::finish);
     if let Err(left) = &clean {
         eprintln!("{left}");
     }

@@ -61,7 +61,11 @@ fn promtool(text: &str) {
     input.write_all(text.as_bytes()).unwrap_or_else(|e| panic!("promtool's input: {e}"));
     drop(input);
     let output = promtool.wait_with_output().unwrap_or_else(|e| panic!("promtool: {e}"));
-    assert!(output.status.success() && output.stderr.is_empty(), "{}", berth_tests::installation::both(&output));
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{}",
+        berth_tests::installation::both(&output)
+    );
 }
 
 fn metrics(berth: &Installation) {
@@ -72,13 +76,18 @@ fn metrics(berth: &Installation) {
     }
     let scrape = |url: &str| {
         let client = reqwest::blocking::Client::new();
-        let answer = client.get(url).bearer_auth(&berth.token).send().and_then(|r| r.error_for_status()?.text());
+        let answer =
+            client.get(url).bearer_auth(&berth.token).send().and_then(|r| r.error_for_status()?.text());
         answer.unwrap_or_else(|e| panic!("{url}: {e}"))
     };
     let agent = scrape(&berth.agent_metrics_url());
     promtool(&agent);
     promtool(&scrape(&format!("{}/metrics", berth.url)));
-    for name in ["container_cpu_usage_seconds_total", "container_memory_working_set_bytes", "container_fs_usage_bytes"] {
+    for name in [
+        "container_cpu_usage_seconds_total",
+        "container_memory_working_set_bytes",
+        "container_fs_usage_bytes",
+    ] {
         let has = |l: &str| l.starts_with(name) && l.contains(&format!("app=\"{app}\""));
         assert!(agent.lines().any(has), "no {name} of {app}");
     }
@@ -93,7 +102,14 @@ fn metrics(berth: &Installation) {
 fn openapi(berth: &Installation) {
     let text = reqwest::blocking::get(format!("{}/v1/openapi.json", berth.url)).and_then(|r| r.text());
     let document: serde_json::Value = serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default();
-    for path in ["/v1/apps", "/v1/apps/{app}/config", "/v1/apps/{app}/releases", "/v1/apps/{app}/logs", "/v1/hosts", "/v1/tokens"] {
+    for path in [
+        "/v1/apps",
+        "/v1/apps/{app}/config",
+        "/v1/apps/{app}/releases",
+        "/v1/apps/{app}/logs",
+        "/v1/hosts",
+        "/v1/tokens",
+    ] {
         assert!(document["paths"][path].is_object(), "{path} is not in the document");
     }
 }

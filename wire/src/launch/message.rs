@@ -1,0 +1,211 @@
+//! The messages: one packet each, descriptors beside it. The launcher answers every request with one [`Reply`] of the same
+//! number and sends [`Event`]s to every connection in between. It never waits for a reader: a connection whose buffer
+//! is full is closed, and whoever connects again asks with `List` what happened meanwhile.
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::FdIndex;
+use crate::id::InstanceId;
+use crate::report::Exit;
+
+/// Name of the socket in the launcher's directory.
+pub const SOCKET_NAME: &str = "launcher.sock";
+
+/// Largest packet in bytes. The largest message is a launch: two paths and some numbers.
+pub const PACKET_BYTES_MAX: usize = 64 * 1024;
+
+/// Most descriptors beside one packet (SCM_MAX_FD of the kernel is 253).
+pub const DESCRIPTORS_MAX: usize = 253;
+
+/// What a client sends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The reply carries the same number.
+    pub number: u64,
+    /// What is wanted.
+    pub body: RequestBody,
+}
+
+/// What a client wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum RequestBody {
+    /// Makes a user and a network namespace; answered by [`Reply::Namespaces`] with two descriptors in that order.
+    Namespaces(Namespaces),
+    /// Starts a container; answered by [`Reply::Launched`] once the command was executed.
+    Launch(Box<Launch>),
+    /// Sends a signal to the main process of a container.
+    Signal {
+        /// Which.
+        id: InstanceId,
+        /// The signal's number.
+        signal: u8,
+    },
+    /// Kills every process of a container.
+    Kill {
+        /// Which.
+        id: InstanceId,
+    },
+    /// Forgets a container that ended (idempotent).
+    Forget {
+        /// Which.
+        id: InstanceId,
+    },
+    /// Asks for every container; answered by [`Reply::Children`] with one descriptor of a memfd that holds `[Child]` as JSON.
+    List,
+    /// Replaces the program by the newest on disk, in place: the same process, the same children.
+    Upgrade,
+}
+
+/// Namespaces that a container will own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespaces {
+    /// The kernel's id that root inside is.
+    pub uid_base: u32,
+    /// How many ids follow each other from there.
+    pub uid_count: u32,
+    /// How many user namespaces may be made inside.
+    pub nested_max: u32,
+}
+
+/// A container to start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// Which. One that the launcher knows already is refused with EEXIST.
+    pub id: InstanceId,
+    /// A memfd with the [`super::Plan`] as JSON.
+    pub plan: FdIndex,
+    /// The unified cgroup's directory that it is born into.
+    pub cgroup: Option<FdIndex>,
+    /// The first id of the range it uses; remembered for whoever asks.
+    pub uid_base: u32,
+    /// Where what it writes is kept; absent if its streams lead to descriptors.
+    pub output: Option<OutputFile>,
+}
+
+/// A file that a container's output goes to, as lines `<unix microseconds> <text>`. Full, it is renamed to `.1` once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputFile {
+    /// Its absolute path on the host; the directory exists.
+    pub path: String,
+    /// Its largest size in bytes.
+    pub bytes_max: u64,
+    /// Lines a second; those above are discarded and counted.
+    pub lines_per_second: u32,
+}
+
+/// What the launcher sends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "packet", rename_all = "snake_case")]
+pub enum Packet {
+    /// The answer to a request.
+    Reply {
+        /// The request's number.
+        number: u64,
+        /// The answer.
+        reply: Reply,
+    },
+    /// Something happened.
+    Event {
+        /// What.
+        event: Event,
+    },
+}
+
+/// The answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// Two descriptors: user namespace, network namespace.
+    Namespaces,
+    /// The command is running.
+    Launched {
+        /// The host's pid of the container's init.
+        pid: u32,
+    },
+    /// Done.
+    Done,
+    /// One descriptor: a memfd with `[Child]` as JSON.
+    Children,
+    /// It could not be done.
+    Failed(LaunchFailure),
+}
+
+/// What failed: which step, and the kernel's reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{step}: {}", std::io::Error::from_raw_os_error(*.errno))]
+pub struct LaunchFailure {
+    /// What was tried, in words.
+    pub step: String,
+    /// Whether it was the execution of the command itself: then the image or the command is to blame.
+    pub executing: bool,
+    /// Why.
+    pub errno: i32,
+}
+
+/// Something that happened to a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// It ended, and everything it wrote is in its output file.
+    Exited {
+        /// Which.
+        id: InstanceId,
+        /// How. An OOM kill shows as signal 9 here; the cgroup's counter tells them apart.
+        exit: Exit,
+    },
+}
+
+/// A container that the launcher knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Child {
+    /// Which.
+    pub id: InstanceId,
+    /// The host's pid of its init.
+    pub pid: u32,
+    /// The first id of its range.
+    pub uid_base: u32,
+    /// Whether it runs.
+    pub state: ChildState,
+    /// Lines of output discarded because of the rate.
+    pub lines_discarded: u64,
+}
+
+/// Whether a container runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChildState {
+    /// Its steps are being carried out.
+    Starting,
+    /// Its command runs.
+    Running,
+    /// It ended like this and was not forgotten yet.
+    Exited(Exit),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_must_survive_its_encoding() {
+        let request = Request {
+            number: 7,
+            body: RequestBody::Launch(Box::new(Launch {
+                id: InstanceId(uuid::Uuid::nil()),
+                plan: FdIndex(0),
+                cgroup: Some(FdIndex(1)),
+                uid_base: 1 << 30,
+                output: Some(OutputFile { path: "/log".into(), bytes_max: 10, lines_per_second: 5 }),
+            })),
+        };
+        let text = serde_json::to_string(&request).unwrap();
+        assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
+    }
+
+    #[test]
+    fn a_failure_must_name_step_and_reason() {
+        let failure = LaunchFailure { step: "mask /proc/kcore".into(), executing: false, errno: 40 };
+        assert_eq!(failure.to_string(), "mask /proc/kcore: Too many levels of symbolic links (os error 40)");
+    }
+}

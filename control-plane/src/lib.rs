@@ -1,1 +1,20 @@
-//! Skeleton.
+//! The control plane: the API, git push, the image registry and the planner over one SQLite store.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`config`], [`app`], [`router`] | what `berthd` was told, what every handler shares, the table of routes |
+//! | [`access`] | who may do what: the one place that decides it |
+//! | [`api`] | `/v1`: one file per resource |
+//! | [`domain`], [`plan`] | pure rules; they import no I/O and no clock |
+//! | [`store`] | the only place with SQL |
+//! | [`tasks`] | background loops |
+
+pub mod access;
+pub mod admin;
+pub mod api;
+pub mod app;
+pub mod config;
+pub mod domain;
+pub mod router;
+pub mod serve;
+pub mod store;

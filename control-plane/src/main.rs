@@ -1,2 +1,106 @@
-//! Skeleton.
-fn main() {}
+//! `berthd`: the command line. Everything it does is in the library.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use berth_control_plane::app::{App, Clock};
+use berth_control_plane::config::{AppsUrl, Config};
+use berth_control_plane::store::Store;
+use berth_control_plane::{admin, serve};
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// The control plane of Berth.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the API, git, the registry and the agents.
+    Serve {
+        /// Data directory.
+        #[arg(long)]
+        data: PathBuf,
+        /// Address to listen on.
+        #[arg(long)]
+        listen: SocketAddr,
+        /// How others reach this process.
+        #[arg(long)]
+        public_url: String,
+        /// How the edge is reached; an app answers at NAME below this domain.
+        #[arg(long)]
+        apps_url: AppsUrl,
+    },
+    /// API tokens.
+    #[command(subcommand)]
+    Token(Token),
+    /// Hosts.
+    #[command(subcommand)]
+    Host(Host),
+}
+
+#[derive(Subcommand)]
+enum Token {
+    /// Make a token and print its secret, once.
+    Create {
+        /// Data directory.
+        #[arg(long)]
+        data: PathBuf,
+        /// What it is for.
+        #[arg(long)]
+        name: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum Host {
+    /// Add a host and print its id and its token, once.
+    Add {
+        /// Data directory.
+        #[arg(long)]
+        data: PathBuf,
+        /// What to call it.
+        #[arg(long)]
+        name: String,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_env("BERTH_LOG").unwrap_or_else(|_| EnvFilter::new("info")))
+        .with_writer(std::io::stderr)
+        .init();
+    match run(Cli::parse().command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("berthd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
+    let clock = Clock::system();
+    match command {
+        Command::Serve { data, listen, public_url, apps_url } => {
+            let config = Config::new(&data, listen, &public_url, apps_url);
+            serve::serve(App::open(config, clock).await?).await?;
+        }
+        Command::Token(Token::Create { data, name }) => {
+            let store = Store::open(&data, clock.now()).await?;
+            println!("{}", admin::token_create(&store, &name, clock.now()).await?);
+        }
+        Command::Host(Host::Add { data, name }) => {
+            let store = Store::open(&data, clock.now()).await?;
+            let (id, secret) = admin::host_add(&store, &name, clock.now()).await?;
+            println!("{id}\n{secret}");
+        }
+    }
+    Ok(())
+}

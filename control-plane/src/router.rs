@@ -1,0 +1,59 @@
+//! The table of routes: every part's routes, inside the one layer that authorises.
+
+use axum::extract::{DefaultBodyLimit, State};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use berth_wire::code::Code;
+use http::Uri;
+use tower_http::trace::TraceLayer;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::access;
+use crate::api::{self, problem::ApiError};
+use crate::app::App;
+
+/// Most bytes of a body, unless a route says otherwise: config vars (256 KiB) and their JSON, twice.
+const BODY_BYTES_MAX: usize = 512 * 1024;
+
+/// Everything that `berthd` answers.
+pub fn router(app: App) -> Router {
+    let (api, document) = documented().split_for_parts();
+    api.route("/healthz", get(healthz))
+        .route("/v1/openapi.json", get(move || async move { Json(document) }))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), access::authorise))
+        .fallback(nothing_here)
+        .layer(TraceLayer::new_for_http())
+        .with_state(app)
+}
+
+/// The routes that the document describes.
+fn documented() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(info()).merge(api::routes())
+}
+
+fn info() -> OpenApi {
+    let info = utoipa::openapi::InfoBuilder::new()
+        .title("Berth")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(
+            "Push, run and watch apps. Errors are RFC 9457 problem documents with a stable code.",
+        ))
+        .build();
+    utoipa::openapi::OpenApiBuilder::new().info(info).build()
+}
+
+/// Whether the store can be read.
+async fn healthz(State(app): State<App>) -> Result<&'static str, ApiError> {
+    drop(app.store.read().await?);
+    Ok("ok\n")
+}
+
+async fn nothing_here(uri: Uri) -> impl IntoResponse {
+    ApiError::new(
+        Code::A12,
+        format!("nothing is at {}; GET /v1/openapi.json lists what there is", uri.path()),
+    )
+}

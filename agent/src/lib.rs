@@ -1,11 +1,15 @@
 //! The agent: makes a host match its spec. Each module's header says what belongs in it.
 
 pub mod cgroup;
+pub mod config;
 pub mod container;
 pub mod disk;
 pub mod doctor;
 pub mod image;
 pub mod installation;
+pub mod journal;
 pub mod launch;
+pub mod ledger;
 pub mod network;
+pub mod reconcile;
 pub mod routes;

@@ -51,7 +51,7 @@ export SOURCE_DATE_EPOCH
 
 mmdebstrap --quiet --variant=minbase --format=tar \
     --include="$packages" \
-    --skip=output/mknod \
+    --skip=output/dev \
     --aptopt='APT::Install-Recommends "false"' \
     --aptopt='APT::Sandbox::User "root"' \
     --aptopt='Acquire::Languages "none"' \
@@ -70,5 +70,8 @@ mmdebstrap --quiet --variant=minbase --format=tar \
     --customize-hook='rm -f "$1"/etc/passwd- "$1"/etc/group- "$1"/etc/shadow- "$1"/etc/gshadow- "$1"/etc/subuid- "$1"/etc/subgid-' \
     "$suite" "$partial" "$@"
 
+# Device nodes belong to no image; the empty directory they are mounted over does.
+tar --append --file="$partial" --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" --mode=0755 \
+    --no-recursion --transform='s#.*#./dev#' -C / dev
 mv "$partial" "$out"
 trap - EXIT INT TERM

@@ -1,0 +1,53 @@
+//! The v1 memory controller (cgroup-v1/memory.rst). Swap is 0: by the memory+swap limit where swap is accounted, else
+//! by swappiness. use_hierarchy needs no setting: since 5.11 it cannot be off.
+
+use std::path::Path;
+
+use berth_wire::quota::Quota;
+
+use super::super::control::{CgroupError, Kept, Setting, apply};
+
+const LIMIT: &str = "memory.limit_in_bytes";
+const LIMIT_WITH_SWAP: &str = "memory.memsw.limit_in_bytes";
+
+/// Sets both limits. The kernel refuses a moment in which memory is above memory+swap, so the order depends on the
+/// direction: lowering writes memory first, raising memory+swap first. An attempt in the wrong order changes nothing.
+pub(in super::super) fn set(group: &Path, quota: &Quota) -> Result<(), CgroupError> {
+    let max = quota.memory_bytes.max;
+    let memory = Setting::new(LIMIT, max);
+    let with_swap = Setting::optional(LIMIT_WITH_SWAP, max);
+    apply(group, &[Setting::optional("memory.swappiness", 0)])?;
+    if apply(group, &[memory.clone(), with_swap.clone()]).is_ok() {
+        return Ok(());
+    }
+    apply(group, &[with_swap, memory])
+}
+
+/// Usage and OOM counters.
+#[derive(Debug)]
+pub(in super::super) struct Counters {
+    usage: Kept,
+    stat: Kept,
+    oom: Kept,
+}
+
+impl Counters {
+    pub(in super::super) fn open(group: &Path) -> Result<Self, CgroupError> {
+        Ok(Self {
+            usage: Kept::open(group, "memory.usage_in_bytes")?,
+            stat: Kept::open(group, "memory.stat")?,
+            oom: Kept::open(group, "memory.oom_control")?,
+        })
+    }
+
+    /// Charged bytes, and of those inactive file pages.
+    pub(in super::super) fn usage(&self) -> Result<(u64, u64), CgroupError> {
+        let [inactive] = self.stat.keyed(["total_inactive_file"])?;
+        Ok((self.usage.number()?, inactive))
+    }
+
+    /// Times the OOM killer struck.
+    pub(in super::super) fn oom_kills(&self) -> Result<u64, CgroupError> {
+        Ok(self.oom.keyed(["oom_kill"])?[0])
+    }
+}

@@ -7,12 +7,14 @@ the package node-linux-ARCH. Which of them is in a range is npm's own semver's d
 import json
 import os
 import shutil
+import subprocess
 import tarfile
 
 import pack
 
 # The newest long-term release that the wheel has; the default, and what finds and fetches others.
 NODE_VERSION = "24.19.0"
+HEADERS = "include.tar.zst"
 ARCHITECTURES = {"x86_64": "x64", "aarch64": "arm64"}
 
 
@@ -40,7 +42,7 @@ def install(node, cache, wanted, npm_wanted, tool):
     # Last: npm above needs a recent Node, the app's may be old.
     if version != NODE_VERSION:
         replace_node(node, cache, version)
-    shutil.rmtree(os.path.join(node, "share"), ignore_errors=True)
+    put_away_headers(node)
     pack.line(f"Node {version}, npm {npm_version(node)}{f', {tool}' if tool else ''}")
     pack.forget(cache)
 
@@ -121,6 +123,20 @@ def replace_node(node, cache, version):
     os.replace(os.path.join(folder, "package/bin/node"), os.path.join(node, "bin/node"))
     os.chmod(os.path.join(node, "bin/node"), 0o755)
     shutil.move(os.path.join(folder, "package/include"), os.path.join(node, "include"))
+
+
+def put_away_headers(node):
+    """60 MB of headers, which only native parts of dependencies are built with, become 6 in every image."""
+    subprocess.run(["tar", "--zstd", "-C", node, "-cf", os.path.join(node, HEADERS), "include"], check=True)
+    for name in ("include", "share"):
+        shutil.rmtree(os.path.join(node, name), ignore_errors=True)
+
+
+def headers(node, cache):
+    """The headers, unpacked for this step: what node-gyp calls nodedir."""
+    folder = pack.fresh(os.path.join(cache, "nodedir"))
+    subprocess.run(["tar", "--zstd", "-C", folder, "-xf", os.path.join(node, HEADERS)], check=True)
+    return folder
 
 
 def npm_for(version, bundled):

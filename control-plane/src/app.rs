@@ -8,7 +8,9 @@ use berth_wire::report::InstanceSample;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use crate::blobs::{BlobError, Blobs};
 use crate::config::Config;
+use crate::registry::Registry;
 use crate::store::{Store, StoreError};
 
 /// The running control plane.
@@ -24,21 +26,39 @@ pub struct App {
     pub wakes: Wakes,
     /// The newest sample of each instance.
     pub samples: Samples,
+    /// Content by digest.
+    pub blobs: Blobs,
+    /// Images.
+    pub registry: Registry,
+}
+
+/// Why it could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The blobs.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
 }
 
 impl App {
     /// Opens the store in the data directory and everything that stands on it.
     ///
     /// # Errors
-    /// The store could not be opened.
-    pub async fn open(config: Config, clock: Clock) -> Result<Self, StoreError> {
+    /// A part could not be opened.
+    pub async fn open(config: Config, clock: Clock) -> Result<Self, OpenError> {
         let store = Store::open(&config.data, clock.now()).await?;
+        let blobs = Blobs::open(&config.data.join("blobs"))?;
         Ok(Self {
             config: Arc::new(config),
             store,
             clock,
             wakes: Wakes::default(),
             samples: Samples::default(),
+            registry: Registry::new(&blobs),
+            blobs,
         })
     }
 }

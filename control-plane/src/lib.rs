@@ -5,6 +5,8 @@
 //! | [`config`], [`app`], [`router`] | what `berthd` was told, what every handler shares, the table of routes |
 //! | [`access`] | who may do what: the one place that decides it |
 //! | [`api`] | `/v1`: one file per resource |
+//! | [`registry`] | images |
+//! | [`blobs`] | content by digest |
 //! | [`domain`], [`plan`] | pure rules; they import no I/O and no clock |
 //! | [`store`] | the only place with SQL |
 //! | [`tasks`] | background loops |
@@ -13,8 +15,10 @@ pub mod access;
 pub mod admin;
 pub mod api;
 pub mod app;
+pub mod blobs;
 pub mod config;
 pub mod domain;
+pub mod registry;
 pub mod router;
 pub mod serve;
 pub mod store;

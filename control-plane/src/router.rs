@@ -13,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::access;
 use crate::api::{self, problem::ApiError};
 use crate::app::App;
+use crate::registry;
 
 /// Most bytes of a body, unless a route says otherwise: config vars (256 KiB) and their JSON, twice.
 const BODY_BYTES_MAX: usize = 512 * 1024;
@@ -20,7 +21,8 @@ const BODY_BYTES_MAX: usize = 512 * 1024;
 /// Everything that `berthd` answers.
 pub fn router(app: App) -> Router {
     let (api, document) = documented().split_for_parts();
-    api.route("/healthz", get(healthz))
+    api.merge(registry::routes())
+        .route("/healthz", get(healthz))
         .route("/v1/openapi.json", get(move || async move { Json(document) }))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(axum::middleware::from_fn_with_state(app.clone(), access::authorise))

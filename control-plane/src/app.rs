@@ -1,6 +1,7 @@
 //! What every handler and task shares. Parts are opened once at start and cloned cheaply; nothing here decides anything.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use berth_wire::id::{HostId, InstanceId};
@@ -9,8 +10,10 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::blobs::{BlobError, Blobs};
+use crate::build_logs::BuildLogs;
 use crate::config::Config;
 use crate::registry::Registry;
+use crate::sessions::Sessions;
 use crate::store::{Store, StoreError};
 
 /// The running control plane.
@@ -30,6 +33,10 @@ pub struct App {
     pub blobs: Blobs,
     /// Images.
     pub registry: Registry,
+    /// What builds print.
+    pub build_logs: BuildLogs,
+    /// Streams that agents are asked for.
+    pub sessions: Sessions,
 }
 
 /// Why it could not be opened.
@@ -41,6 +48,14 @@ pub enum OpenError {
     /// The blobs.
     #[error(transparent)]
     Blobs(#[from] BlobError),
+    /// A folder.
+    #[error("cannot use {path}: {source}; check that the data directory belongs to this user")]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
 }
 
 impl App {
@@ -51,6 +66,9 @@ impl App {
     pub async fn open(config: Config, clock: Clock) -> Result<Self, OpenError> {
         let store = Store::open(&config.data, clock.now()).await?;
         let blobs = Blobs::open(&config.data.join("blobs"))?;
+        let builds = config.data.join("builds");
+        let build_logs =
+            BuildLogs::open(&builds).map_err(|source| OpenError::Folder { path: builds, source })?;
         Ok(Self {
             config: Arc::new(config),
             store,
@@ -59,6 +77,8 @@ impl App {
             samples: Samples::default(),
             registry: Registry::new(&blobs),
             blobs,
+            build_logs,
+            sessions: Sessions::default(),
         })
     }
 }

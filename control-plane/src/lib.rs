@@ -5,20 +5,23 @@
 //! | [`config`], [`app`], [`router`] | what `berthd` was told, what every handler shares, the table of routes |
 //! | [`access`] | who may do what: the one place that decides it |
 //! | [`api`] | `/v1`: one file per resource |
-//! | [`registry`] | images |
-//! | [`blobs`] | content by digest |
+//! | [`registry`], [`agents`] | images; what hosts ask and say |
+//! | [`blobs`], [`build_logs`], [`sessions`] | content by digest, build output, streams from agents behind NAT |
 //! | [`domain`], [`plan`] | pure rules; they import no I/O and no clock |
 //! | [`store`] | the only place with SQL |
 //! | [`tasks`] | background loops |
 
 pub mod access;
 pub mod admin;
+pub mod agents;
 pub mod api;
 pub mod app;
 pub mod blobs;
+pub mod build_logs;
 pub mod config;
 pub mod domain;
 pub mod registry;
 pub mod router;
 pub mod serve;
+pub mod sessions;
 pub mod store;

@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::access;
 use crate::api::{self, problem::ApiError};
 use crate::app::App;
-use crate::registry;
+use crate::{agents, registry};
 
 /// Most bytes of a body, unless a route says otherwise: config vars (256 KiB) and their JSON, twice.
 const BODY_BYTES_MAX: usize = 512 * 1024;
@@ -22,6 +22,7 @@ const BODY_BYTES_MAX: usize = 512 * 1024;
 pub fn router(app: App) -> Router {
     let (api, document) = documented().split_for_parts();
     api.merge(registry::routes())
+        .merge(agents::routes())
         .route("/healthz", get(healthz))
         .route("/v1/openapi.json", get(move || async move { Json(document) }))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

@@ -1,5 +1,6 @@
 //! Instances: where each was placed and why, and what its host last said about it.
 
+use berth_wire::digest::Digest;
 use berth_wire::id::{AppId, BuildId, HostId, InstanceId};
 use berth_wire::report::InstanceReport;
 use berth_wire::spec::{Desired, InstanceSpec};
@@ -155,4 +156,42 @@ pub async fn release_update(
 pub async fn delete(conn: &mut SqliteConnection, instance: InstanceId) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM instances WHERE id = ?").bind(instance.to_string()).execute(conn).await?;
     Ok(())
+}
+
+/// Whether a build was placed on this host.
+///
+/// # Errors
+/// The store failed.
+pub async fn has_build(
+    conn: &mut SqliteConnection,
+    host: HostId,
+    build: BuildId,
+) -> Result<bool, StoreError> {
+    let found: Option<i64> =
+        sqlx::query_scalar("SELECT 1 FROM instances WHERE host_id = ? AND build_id = ? LIMIT 1")
+            .bind(host.to_string())
+            .bind(build.to_string())
+            .fetch_optional(conn)
+            .await?;
+    Ok(found.is_some())
+}
+
+/// Whether a build placed on this host has this source.
+///
+/// # Errors
+/// The store failed.
+pub async fn has_source(
+    conn: &mut SqliteConnection,
+    host: HostId,
+    source: &Digest,
+) -> Result<bool, StoreError> {
+    let found: Option<i64> = sqlx::query_scalar(
+        "SELECT 1 FROM instances JOIN builds ON builds.id = instances.build_id
+         WHERE instances.host_id = ? AND builds.source = ? LIMIT 1",
+    )
+    .bind(host.to_string())
+    .bind(source.as_str())
+    .fetch_optional(conn)
+    .await?;
+    Ok(found.is_some())
 }

@@ -1,0 +1,174 @@
+//! What is written and where: results to standard output, progress and failures to standard error; colour and
+//! progress only on a terminal (and no colour with `NO_COLOR`); JSON instead of all that with `--json`.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use console::style;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::failure::{Exit, Failure};
+
+/// How often a spinner turns.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Where results go.
+#[derive(Debug, Clone, Copy)]
+pub struct Screen {
+    json: bool,
+    progress: bool,
+}
+
+/// One column of a table.
+pub type Column = (&'static str, CellAlignment);
+
+/// A column of text.
+pub const fn left(title: &'static str) -> Column {
+    (title, CellAlignment::Left)
+}
+
+/// A column of numbers.
+pub const fn right(title: &'static str) -> Column {
+    (title, CellAlignment::Right)
+}
+
+impl Screen {
+    /// With `--json` or without.
+    pub fn new(json: bool) -> Self {
+        Self { json, progress: !json && io::stderr().is_terminal() }
+    }
+
+    /// Whether the answer is to be JSON.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// A line for people; nothing with `--json`.
+    pub fn line(&self, text: impl AsRef<str>) {
+        if !self.json {
+            write(text.as_ref(), "\n");
+        }
+    }
+
+    /// Text that is the same with and without `--json`: log lines, a page.
+    pub fn raw(&self, text: impl AsRef<str>) {
+        write(text.as_ref(), "");
+    }
+
+    /// Something worth knowing that is not the result.
+    pub fn note(&self, text: impl AsRef<str>) {
+        if !self.json {
+            eprintln!("{} {}", style("note:").for_stderr().yellow(), text.as_ref());
+        }
+    }
+
+    /// The whole answer, with `--json`; `for_people` without.
+    ///
+    /// # Errors
+    /// The value cannot be written as JSON.
+    pub fn answer<T: Serialize + ?Sized>(
+        &self,
+        value: &T,
+        for_people: impl FnOnce(&Self),
+    ) -> Result<(), Failure> {
+        if self.json {
+            let text = serde_json::to_string_pretty(value).map_err(|e| Failure::local("writing JSON", e))?;
+            write(&text, "\n");
+        } else {
+            for_people(self);
+        }
+        Ok(())
+    }
+
+    /// A table without borders. It is not folded to the terminal's width: a line that can be cut with other
+    /// tools is worth more than one that fits.
+    pub fn table(&self, columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>) {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        table.set_header(columns.iter().map(|(title, _)| *title));
+        for row in rows {
+            table.add_row(row);
+        }
+        for (column, (_, alignment)) in table.column_iter_mut().zip(columns) {
+            column.set_padding((0, 2)).set_cell_alignment(*alignment);
+        }
+        for line in table.lines() {
+            self.line(line.trim_end());
+        }
+    }
+
+    /// Something that takes a while. It disappears when dropped.
+    pub fn spinner(&self, message: impl Into<String>) -> ProgressBar {
+        if !self.progress {
+            return ProgressBar::hidden();
+        }
+        let spinner = ProgressBar::new_spinner().with_message(message.into());
+        spinner.enable_steady_tick(TICK);
+        spinner
+    }
+
+    /// A transfer of a known number of bytes.
+    pub fn transfer(&self, bytes: u64, message: impl Into<String>) -> ProgressBar {
+        if !self.progress {
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::new(bytes).with_message(message.into());
+        if let Ok(style) = ProgressStyle::with_template(
+            "{msg} {bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
+        ) {
+            bar.set_style(style);
+        }
+        bar
+    }
+
+    /// A failure: code, sentence, last log lines, and where to read on. A JSON object with `--json`.
+    pub fn failure(&self, failure: &Failure) {
+        if self.json {
+            let object = serde_json::json!({
+                "code": failure.code,
+                "title": failure.code.map(berth_wire::code::Code::title),
+                "detail": failure.message,
+                "log_tail": failure.log_tail,
+                "exit_status": failure.exit as u8,
+            });
+            eprintln!("{object}");
+            return;
+        }
+        let red = |text: &str| style(text.to_owned()).for_stderr().red().bold();
+        match failure.code {
+            Some(code) => eprintln!("{} {code} {}. {}", red("error:"), code.title(), failure.message),
+            None => eprintln!("{} {}", red("error:"), failure.message),
+        }
+        if !failure.log_tail.is_empty() {
+            eprintln!("The last lines it wrote:");
+            for line in &failure.log_tail {
+                eprintln!("  {line}");
+            }
+        }
+        match failure.code {
+            Some(code) => eprintln!("What to do: berth explain {code}"),
+            None if failure.exit == Exit::Usage => eprintln!("Usage: berth --help"),
+            None => {}
+        }
+    }
+}
+
+/// A reader that went away (`berth logs | head`) is no failure: there is nobody left to tell.
+fn write(text: &str, end: &str) {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.write_all(end.as_bytes()));
+    if written.and_then(|()| out.flush()).is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+        std::process::exit(0);
+    }
+}
+
+/// A serde unit variant as words: `backing_off` as `backing off`.
+pub fn word<T: Serialize>(value: &T) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(text)) => text.replace('_', " "),
+        Ok(other) => other.to_string(),
+        Err(_) => "?".to_owned(),
+    }
+}

@@ -187,7 +187,7 @@ fn config(architecture: &str, layer: &Layer) -> Vec<u8> {
     let config = json!({
         "architecture": architecture,
         "os": "linux",
-        "config": {},
+        "config": { "User": "1000", "WorkingDir": "/app" },
         "rootfs": { "type": "layers", "diff_ids": [layer.diff_id] },
     });
     config.to_string().into_bytes()

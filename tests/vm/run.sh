@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Boots the guest and runs a test inside it, where cgroup v2 and systemd are real. No timing means anything in there.
+#
+#   tests/vm/run.sh [--bin DIR]       DIR holds the built binaries (target/debug)
+#
+# Ends with "N passed, N failed" and exits by it. Needs the packages of tests/debian-packages.txt.
+set -Eeuo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+bin=$root/target/debug
+[ "${1:-}" != --bin ] || bin=$2
+cache=${BERTH_GUEST_CACHE:-/var/cache/berth/guest-13}
+stack=${BERTH_STACK_CACHE:-/var/cache/berth}/berth-13.tar
+
+[ "$(id -u)" = 0 ] || { echo "not run without root: the guest (mmdebstrap needs it)"; exit 0; }
+"$here/guest.sh" "$cache"
+[ -s "$stack" ] || "$root/deploy/stack/build.sh" "$stack"
+
+work=$(mktemp -d /var/tmp/berth-vm.XXXXXX)
+trap 'rm -rf "$work"' EXIT
+mkdir "$work/payload"
+cp "$bin/berth-agent" "$bin/berth-launcher" "$bin/berth-edge" "$here/main" "$work/payload/"
+cp "$stack" "$work/payload/image.tar"
+tar -C "$work/payload" -cf "$work/payload.tar" .
+truncate -s %1M "$work/payload.tar"
+
+# -snapshot: the guest's disk stays as it was made. The bound ends a guest that hangs; it judges no speed.
+timeout 600 qemu-system-x86_64 -M q35 -accel tcg -cpu max -m 2048 -smp 2 -nographic -no-reboot -snapshot \
+  -nic none -kernel "$cache/vmlinuz" -initrd "$cache/initrd" \
+  -append "root=/dev/vda rw console=ttyS0 quiet systemd.unified_cgroup_hierarchy=1 systemd.show_status=0" \
+  -drive file="$cache/guest.ext4",format=raw,if=virtio \
+  -drive file="$work/payload.tar",format=raw,if=virtio,readonly=on </dev/null >"$work/console" 2>&1 || true
+
+tr -d '\r' <"$work/console" | grep -aE '^(ok|FAILED|    |guest-exit-status)' || tail -n 30 "$work/console"
+passed=$(grep -acE '^ok ' "$work/console" || true) failed=$(grep -acE '^FAILED ' "$work/console" || true)
+grep -aq '^guest-exit-status 0' "$work/console" || failed=$((failed + 1))
+[ "$passed" -gt 0 ] || failed=$((failed + 1))
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]

@@ -1,0 +1,192 @@
+//! The DNS server that containers ask: on the gateway's address, UDP and TCP, forwarding to the host's resolvers, which
+//! containers could not reach themselves. It keeps no records and no cache; it refuses what is no plain query.
+//!
+//! Bounds: a query is under way for at most [`upstream::ANSWER_MS_MAX`] per resolver; all together at most [`QUERIES_MAX`], of one
+//! container at most [`QUERIES_PER_CLIENT_MAX`] (so that one cannot take them all), over TCP [`CONNECTIONS_MAX`]
+//! connections. Beyond a bound a query is dropped and the client's resolver asks again.
+
+mod upstream;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use super::NetworkError;
+use upstream::Upstream;
+
+/// One socket each; a quarter of the usual soft limit of 1,024 descriptors.
+const QUERIES_MAX: usize = 256;
+/// A resolver library asks two at a time (A and AAAA).
+const QUERIES_PER_CLIENT_MAX: usize = 32;
+const CONNECTIONS_MAX: usize = 64;
+/// Ends a TCP connection on which nothing comes.
+const IDLE: Duration = Duration::from_secs(10);
+/// RFC 6891 6.2.5: what an EDNS client may announce; larger answers go over TCP.
+const DATAGRAM_BYTES_MAX: usize = 4_096;
+/// RFC 1035 4.2.1: what a client without EDNS takes.
+const DATAGRAM_BYTES_PLAIN: usize = 512;
+
+/// The running server; stops when dropped.
+#[derive(Debug)]
+pub(super) struct Server {
+    tasks: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    upstream: Upstream,
+    queries: Semaphore,
+    connections: Arc<Semaphore>,
+    by_client: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Server {
+    /// Binds to port 53 of the address and serves until stopped.
+    pub(super) fn start(address: Ipv4Addr, resolvers: Vec<IpAddr>) -> Result<Self, NetworkError> {
+        Self::start_at(SocketAddr::from((address, 53)), Upstream::new(resolvers, 53))
+            .map_err(|source| NetworkError::Dns { address, source })
+    }
+
+    fn start_at(address: SocketAddr, upstream: Upstream) -> io::Result<Self> {
+        let udp = std::net::UdpSocket::bind(address)?;
+        udp.set_nonblocking(true)?;
+        let udp = Arc::new(UdpSocket::from_std(udp)?);
+        let tcp = std::net::TcpListener::bind(udp.local_addr()?)?;
+        tcp.set_nonblocking(true)?;
+        let tcp = TcpListener::from_std(tcp)?;
+        let shared = Arc::new(Shared {
+            upstream,
+            queries: Semaphore::new(QUERIES_MAX),
+            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            by_client: Mutex::new(HashMap::new()),
+        });
+        let tasks = vec![tokio::spawn(serve_udp(udp, shared.clone())), tokio::spawn(serve_tcp(tcp, shared))];
+        Ok(Self { tasks })
+    }
+
+    pub(super) fn stop(&self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+async fn serve_udp(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
+    let mut buffer = [0; DATAGRAM_BYTES_MAX];
+    loop {
+        // An error belongs to an earlier answer (a client's port unreachable), not to the socket.
+        let Ok((length, client)) = socket.recv_from(&mut buffer).await else { continue };
+        let Some(place) = Place::take(&shared, client.ip()) else { continue };
+        let query = buffer[..length].to_vec();
+        let socket = socket.clone();
+        tokio::spawn(async move {
+            if let Some(answer) = answer(&place.shared, &query, false).await {
+                // A client that has gone asks no more.
+                let _ = socket.send_to(&answer, client).await;
+            }
+        });
+    }
+}
+
+async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
+    loop {
+        let Ok(permit) = shared.connections.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, client)) => {
+                let shared = shared.clone();
+                tokio::spawn(async move {
+                    // How it ends concerns only the client.
+                    let _ = serve_connection(stream, client.ip(), &shared).await;
+                    drop(permit);
+                });
+            }
+            // Out of descriptors: accepting at once again would spin.
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+/// RFC 7766: messages with their length before them, one after the other.
+async fn serve_connection(mut stream: TcpStream, client: IpAddr, shared: &Arc<Shared>) -> io::Result<()> {
+    loop {
+        let length = tokio::time::timeout(IDLE, stream.read_u16()).await??;
+        let mut query = vec![0; usize::from(length)];
+        tokio::time::timeout(IDLE, stream.read_exact(&mut query)).await??;
+        let Some(place) = Place::take(shared, client) else { return Ok(()) };
+        let Some(answer) = answer(&place.shared, &query, true).await else { return Ok(()) };
+        let mut message = u16::try_from(answer.len()).map_err(io::Error::other)?.to_be_bytes().to_vec();
+        message.extend(answer);
+        tokio::time::timeout(IDLE, stream.write_all(&message)).await??;
+    }
+}
+
+/// One of a client's places among the queries under way; given back when dropped.
+struct Place {
+    shared: Arc<Shared>,
+    client: IpAddr,
+}
+
+impl Place {
+    fn take(shared: &Arc<Shared>, client: IpAddr) -> Option<Self> {
+        let mut by_client = shared.by_client.lock().unwrap_or_else(PoisonError::into_inner);
+        let under_way = by_client.entry(client).or_default();
+        if *under_way >= QUERIES_PER_CLIENT_MAX {
+            return None;
+        }
+        shared.queries.try_acquire().ok()?.forget();
+        *under_way += 1;
+        Some(Self { shared: shared.clone(), client })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.queries.add_permits(1);
+        let mut by_client = self.shared.by_client.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(under_way) = by_client.get_mut(&self.client) {
+            *under_way -= 1;
+            if *under_way == 0 {
+                by_client.remove(&self.client);
+            }
+        }
+    }
+}
+
+/// The answer to one message, or nothing for what is no query at all.
+async fn answer(shared: &Shared, query: &[u8], tcp: bool) -> Option<Vec<u8>> {
+    let message = Message::from_vec(query).ok()?;
+    if message.metadata.message_type != MessageType::Query {
+        return None;
+    }
+    let refuse = |code| Message::error_msg(message.metadata.id, message.metadata.op_code, code).to_vec().ok();
+    if message.metadata.op_code != OpCode::Query {
+        return refuse(ResponseCode::NotImp);
+    }
+    if message.queries.len() != 1 {
+        return refuse(ResponseCode::FormErr);
+    }
+    let Some(answer) = shared.upstream.ask(&message, query, tcp).await else {
+        return refuse(ResponseCode::ServFail);
+    };
+    let room = message.edns.as_ref().map_or(DATAGRAM_BYTES_PLAIN, |edns| usize::from(edns.max_payload()));
+    if tcp || answer.len() <= room.clamp(DATAGRAM_BYTES_PLAIN, DATAGRAM_BYTES_MAX) {
+        return Some(answer);
+    }
+    // Too long for a datagram: say so, and the client asks again over TCP.
+    Message::from_vec(&answer).ok()?.truncate().to_vec().ok()
+}
+
+#[cfg(test)]
+mod tests;

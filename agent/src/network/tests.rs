@@ -1,0 +1,239 @@
+//! Containers' reach, tried in a network namespace that plays the host, with another one that plays the internet.
+//! Needs root.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd as _;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, setns, unshare};
+use uuid::Uuid;
+
+use super::*;
+
+/// The internet's end of the host's uplink: its neighbour.
+const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+const UPLINK: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
+/// Somebody far away.
+const FAR: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+/// A private network behind the uplink.
+const PRIVATE: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 3);
+
+fn fresh_netns() -> File {
+    let make = || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        File::open("/proc/thread-self/ns/net").unwrap()
+    };
+    std::thread::spawn(make).join().unwrap()
+}
+
+/// Does something in a network namespace.
+fn within<T: Send>(netns: &File, action: impl FnOnce() -> T + Send) -> T {
+    let enter = || {
+        setns(netns, CloneFlags::CLONE_NEWNET).unwrap();
+        action()
+    };
+    std::thread::scope(|scope| scope.spawn(enter).join().unwrap())
+}
+
+fn ip(arguments: &str) {
+    let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// What a connection says that was tried from there; waits no longer than a dropped packet needs to be believed.
+fn connects(netns: &File, to: impl Into<SocketAddr>) -> bool {
+    let to = to.into();
+    within(netns, || TcpStream::connect_timeout(&to, Duration::from_millis(300)).is_ok())
+}
+
+fn listen(netns: &File, at: impl Into<SocketAddr>) -> TcpListener {
+    let at = at.into();
+    within(netns, || TcpListener::bind(at).unwrap())
+}
+
+struct Container {
+    id: InstanceId,
+    netns: File,
+    endpoint: Endpoint,
+    listener: TcpListener,
+}
+
+impl Container {
+    async fn attached(network: &Network) -> Self {
+        let (id, netns) = (InstanceId(Uuid::now_v7()), fresh_netns());
+        let endpoint = network.attach(id, netns.as_fd()).await.unwrap();
+        let listener = listen(&netns, ([0, 0, 0, 0], 80));
+        Self { id, netns, endpoint, listener }
+    }
+}
+
+/// Runs a test on a thread whose network namespace plays the host.
+fn on_a_host<F: Future<Output = ()>>(
+    name: &str,
+    test: impl FnOnce(Installation, File, File) -> F + Send + 'static,
+) {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: network namespaces need root");
+        return;
+    }
+    let installation = Installation::new(&format!("t-net-{name}-{}", std::process::id())).unwrap();
+    let host = move || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let own = File::open("/proc/thread-self/ns/net").unwrap();
+        let internet = fresh_netns();
+        let peer = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&internet));
+        ip("link set lo up");
+        ip(&format!("link add up0 mtu 1400 type veth peer name eth0 netns {peer}"));
+        ip("addr add 203.0.113.2/30 dev up0");
+        ip("link set up0 up");
+        within(&internet, || {
+            ip("link set lo up");
+            ip("addr add 203.0.113.1/30 dev eth0");
+            ip("addr add 198.51.100.1/32 dev lo");
+            ip("addr add 10.1.2.3/32 dev lo");
+            ip("link set eth0 up");
+        });
+        ip("route add default via 203.0.113.1");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(test(installation.clone(), own, internet));
+        installation.release().unwrap();
+    };
+    std::thread::spawn(host).join().unwrap();
+}
+
+#[test]
+fn a_container_must_reach_the_internet_and_nothing_else() {
+    on_a_host("reach", async |installation, host, internet| {
+        let network = Network::open(&installation, NetworkConfig::default()).await.unwrap();
+        let container = Container::attached(&network).await;
+        let other = Container::attached(&network).await;
+        let everywhere = [listen(&internet, ([0, 0, 0, 0], 443)), listen(&host, ([0, 0, 0, 0], 8080))];
+        let gateway = container.endpoint.gateway;
+
+        assert!(connects(&container.netns, (FAR, 443)));
+        let (_, seen_as) = everywhere[0].accept().unwrap();
+        assert_eq!(seen_as.ip(), IpAddr::V4(UPLINK), "outside, a container must be the host");
+        assert!(connects(&container.netns, (gateway, 53)), "the DNS server");
+
+        // Each of these is there: the host reaches it.
+        for (place, port) in [(gateway, 8080), (UPLINK, 8080), (NEIGHBOUR, 443), (other.endpoint.address, 80)]
+        {
+            assert!(connects(&host, (place, port)), "{place}:{port} from the host");
+            assert!(!connects(&container.netns, (place, port)), "{place}:{port} from the container");
+        }
+        assert!(connects(&host, (PRIVATE, 443)) && !connects(&container.netns, (PRIVATE, 443)));
+        network.close_down().await.unwrap();
+    });
+}
+
+#[test]
+fn only_the_host_must_reach_a_container() {
+    on_a_host("inward", async |installation, host, internet| {
+        let network = Network::open(&installation, NetworkConfig::default()).await.unwrap();
+        let container = Container::attached(&network).await;
+        let address = container.endpoint.address;
+        within(&internet, || ip(&format!("route add {address}/32 via 203.0.113.2")));
+        let mut stream = within(&host, || TcpStream::connect((address, 80))).unwrap();
+        let (mut accepted, from) = container.listener.accept().unwrap();
+        assert_eq!(from.ip(), IpAddr::V4(container.endpoint.gateway));
+        stream.write_all(b"hello").unwrap();
+        accepted.read_exact(&mut [0; 5]).unwrap();
+        assert!(!connects(&internet, (address, 80)));
+        // The forwarding that Berth switched on must be nobody else's way through.
+        within(&internet, || ip("route add 192.0.2.77/32 via 203.0.113.2"));
+        let beyond = fresh_netns();
+        let peer = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&beyond));
+        ip(&format!("link add other0 type veth peer name eth0 netns {peer}"));
+        ip("addr add 192.0.2.1/24 dev other0");
+        ip("link set other0 up");
+        within(&beyond, || {
+            ip("addr add 192.0.2.77/24 dev eth0");
+            ip("link set eth0 up");
+            ip("route add default via 192.0.2.1");
+        });
+        let _beyond = listen(&beyond, ([0, 0, 0, 0], 80));
+        assert!(connects(&host, ([192, 0, 2, 77], 80)) && !connects(&internet, ([192, 0, 2, 77], 80)));
+        network.close_down().await.unwrap();
+    });
+}
+
+#[test]
+fn a_foreign_source_address_must_be_dropped() {
+    on_a_host("spoof", async |installation, _host, internet| {
+        let network = Network::open(&installation, NetworkConfig::default()).await.unwrap();
+        let (container, other) = (Container::attached(&network).await, Container::attached(&network).await);
+        let sink = within(&internet, || UdpSocket::bind((FAR, 9)).unwrap());
+        sink.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        let send_as = |source: Ipv4Addr| {
+            within(&container.netns, || {
+                ip(&format!("addr replace {source}/32 dev eth0"));
+                UdpSocket::bind((source, 0)).unwrap().send_to(b"x", (FAR, 9)).unwrap();
+            });
+            sink.recv_from(&mut [0; 1]).is_ok()
+        };
+        assert!(send_as(container.endpoint.address));
+        assert!(!send_as(other.endpoint.address));
+        assert!(!send_as(Ipv4Addr::new(8, 8, 4, 4)));
+        network.close_down().await.unwrap();
+    });
+}
+
+#[test]
+fn a_restarted_agent_must_take_over_and_closing_must_leave_nothing() {
+    on_a_host("again", async |installation, host, internet| {
+        let snapshot = || {
+            let run = |program: &str, arguments: &[&str]| {
+                Command::new(program).args(arguments).output().unwrap().stdout
+            };
+            let text = [
+                run("ip", &["-o", "link"]),
+                run("ip", &["route", "show", "table", "all"]),
+                run("nft", &["list", "ruleset"]),
+                fs::read("/proc/sys/net/ipv4/conf/up0/forwarding").unwrap(),
+            ];
+            text.map(|bytes| String::from_utf8(bytes).unwrap())
+        };
+        let before = snapshot();
+        let network = Network::open(&installation, NetworkConfig::default()).await.unwrap();
+        let container = Container::attached(&network).await;
+        let gone = Container::attached(&network).await;
+        network.release(gone.id).await.unwrap();
+        network.release(gone.id).await.unwrap();
+        drop(network);
+
+        let network = Network::open(&installation, NetworkConfig::default()).await.unwrap();
+        assert_eq!(network.list(), [container.id]);
+        assert_eq!(network.get(container.id), Some(container.endpoint.clone()));
+        let _far = listen(&internet, ([0, 0, 0, 0], 443));
+        assert!(connects(&container.netns, (FAR, 443)));
+        let (received, sent) = network.sample(container.id).unwrap();
+        assert!(received > 0 && sent > 0);
+
+        // The same instance in a new namespace keeps its address.
+        let netns = fresh_netns();
+        assert_eq!(network.attach(container.id, netns.as_fd()).await.unwrap(), container.endpoint);
+        let _listener = listen(&netns, ([0, 0, 0, 0], 80));
+        assert!(connects(&host, (container.endpoint.address, 80)));
+        network.detach(container.id).await.unwrap();
+        network.detach(container.id).await.unwrap();
+        assert!(matches!(network.sample(container.id), Err(NetworkError::NoInterface(_))));
+        assert!(!connects(&host, (container.endpoint.address, 80)));
+        network.close_down().await.unwrap();
+        network.close_down().await.unwrap();
+        assert_eq!(snapshot(), before);
+    });
+}
+
+#[test]
+fn a_block_that_is_in_use_must_be_refused() {
+    on_a_host("block", async |installation, _host, _internet| {
+        ip("route add 198.18.7.0/24 dev up0");
+        let config =
+            NetworkConfig { block: Some("198.18.0.0/16".parse().unwrap()), ..NetworkConfig::default() };
+        let error = Network::open(&installation, config).await.unwrap_err();
+        assert!(error.to_string().contains("198.18.7.0/24"), "{error}");
+    });
+}

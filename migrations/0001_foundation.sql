@@ -97,8 +97,8 @@ CREATE TABLE releases (
     build_id TEXT REFERENCES builds (id),
     config_sealed BLOB NOT NULL,
     formation_json TEXT NOT NULL,
-    -- Grows with each restart: the same content with another number is another instance.
-    restarts INTEGER NOT NULL,
+    -- Another with each restart: the same content with another nonce is another set of instances.
+    restart_nonce INTEGER NOT NULL,
     runs_command INTEGER NOT NULL,
     PRIMARY KEY (app_id, version)
 ) STRICT;

@@ -6,6 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
 use crate::router::router;
+use crate::tasks;
 
 /// Why it cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,7 @@ pub async fn serve(app: App) -> Result<(), ServeError> {
     let listener =
         TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
     tracing::info!(address = %listener.local_addr()?, data = %app.config.data.display(), "berthd serves");
+    tasks::start(&app);
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }

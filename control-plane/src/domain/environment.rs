@@ -68,13 +68,13 @@ pub fn process_spec(content: &Content, which: Which<'_>, run_seconds_max: u32) -
 
 /// What makes two instances of a process type the same, so that one serves on in place of the other: everything that
 /// the process could notice, but for the release's number. Scaling therefore restarts nobody; a restart does, as its
-/// number is part of it.
+/// nonce is part of it.
 pub fn fingerprint(content: &Content, process: &ProcessType, quota: &Quota) -> String {
     let manifest = &content.manifest;
     let config: BTreeMap<&str, &String> = content.config.iter().map(|(k, v)| (k.as_str(), v)).collect();
     let parts = (
         &content.image,
-        (&content.commit, content.restarts, process),
+        (&content.commit, content.restart_nonce, process),
         manifest.processes.get(process),
         (&manifest.env, config),
         (&manifest.health, manifest.stop_grace_seconds),

@@ -47,8 +47,8 @@ pub struct Content {
     pub config: ConfigVars,
     /// How many of what.
     pub formation: Formation,
-    /// Grows with each restart: the same content with another number is another set of instances.
-    pub restarts: u64,
+    /// Another with each restart: the same content with another nonce is another set of instances.
+    pub restart_nonce: u64,
 }
 
 /// A release.
@@ -105,8 +105,12 @@ pub enum Why {
         description: String,
     },
     /// The same, anew.
-    Restart,
-    /// What an earlier release ran, in the present formation: scaling is not undone by a rollback of code.
+    Restart {
+        /// Unlike that of every release before.
+        nonce: u64,
+    },
+    /// What an earlier release ran. A person's rollback keeps the present formation: scaling is not undone by a
+    /// rollback of code. An automatic one does not, as the formation may be what broke it.
     Rollback {
         /// Which.
         to: u64,
@@ -153,22 +157,24 @@ pub fn draft(why: Why, base: Option<&Content>, beginnings: &Beginnings) -> Optio
                 Some(commit) => format!("Deploy {}", commit.get(..7).unwrap_or(commit)),
                 None => "Deploy an upload".to_owned(),
             };
-            let restarts = base.map_or(0, |base| base.restarts);
+            let restart_nonce = base.map_or(0, |base| base.restart_nonce);
             let content =
-                Content { image, manifest, commit, build, config: config.clone(), formation, restarts };
+                Content { image, manifest, commit, build, config: config.clone(), formation, restart_nonce };
             (description, content, true)
         }
         Why::Config { config, description } => (description, Content { config, ..base?.clone() }, true),
         Why::Scale { formation, description } => (description, Content { formation, ..base?.clone() }, false),
-        Why::Restart => {
-            let base = base?.clone();
-            ("Restart".to_owned(), Content { restarts: base.restarts + 1, ..base }, false)
+        Why::Restart { nonce } => {
+            ("Restart".to_owned(), Content { restart_nonce: nonce, ..base?.clone() }, false)
         }
         Why::Rollback { to, content, automatic } => {
-            let base = base?;
-            let formation = adopt(&base.formation, &content.manifest);
-            let content = Content { formation, restarts: base.restarts, ..*content };
-            (format!("Rollback to v{to}"), content, !automatic)
+            let description = format!("Rollback to v{to}");
+            if automatic {
+                (description, *content, false)
+            } else {
+                let formation = adopt(&base?.formation, &content.manifest);
+                (description, Content { formation, ..*content }, true)
+            }
         }
     };
     let runs_command = wants_command && content.manifest.processes.contains_key(&ProcessType::release());

@@ -6,24 +6,8 @@ use jiff::Timestamp;
 use sqlx::{FromRow, SqliteConnection};
 
 use super::{Store, StoreError, from_json, parse, time, to_json};
+pub use crate::domain::app::AppRow;
 use crate::domain::release::Beginnings;
-
-/// An app.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AppRow {
-    /// Which.
-    pub id: AppId,
-    /// Whose.
-    pub team: TeamId,
-    /// Its name.
-    pub name: AppName,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// When it was deleted: it is then only waiting for its instances to stop.
-    pub deleted_at: Option<Timestamp>,
-    /// Every domain routed to it.
-    pub domains: Vec<Domain>,
-}
 
 #[derive(FromRow)]
 struct Row {

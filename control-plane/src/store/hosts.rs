@@ -8,26 +8,10 @@ use subtle::ConstantTimeEq as _;
 
 use super::seal::secret_hash;
 use super::{StoreError, from_json, parse, time};
+pub use crate::domain::host::HostRow;
 
 /// What every host token's secret starts with.
 pub const PREFIX: &str = "berth_host_";
-
-/// A host, as last reported.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HostRow {
-    /// Which.
-    pub id: HostId,
-    /// Its name.
-    pub name: String,
-    /// When it last reported.
-    pub seen_at: Option<Timestamp>,
-    /// What it is and has.
-    pub facts: HostFacts,
-    /// What its edge serves.
-    pub edge: EdgeReport,
-    /// The number of its last event that is stored.
-    pub events_received: u64,
-}
 
 #[derive(FromRow)]
 struct Row {

@@ -2,33 +2,11 @@
 
 use berth_wire::digest::Digest;
 use berth_wire::id::{AppId, BuildId, HostId, InstanceId};
-use berth_wire::report::InstanceReport;
 use berth_wire::spec::{Desired, InstanceSpec};
-use jiff::Timestamp;
 use sqlx::{FromRow, SqliteConnection};
 
 use super::{Store, StoreError, from_json, from_word, parse, time, to_json, to_word};
-
-/// A placed instance.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Placed {
-    /// What it is told to do; `desired` is the planner's newest decision.
-    pub spec: InstanceSpec,
-    /// Where.
-    pub host: HostId,
-    /// Equal for instances that do the same.
-    pub fingerprint: String,
-    /// The newest release that it belongs to (`spec.release` is the one that made it).
-    pub release: u64,
-    /// The build it runs, for a build instance.
-    pub build: Option<BuildId>,
-    /// Why it is there.
-    pub reason: String,
-    /// When it was placed.
-    pub created_at: Timestamp,
-    /// What its host last said; none before its first word.
-    pub report: Option<InstanceReport>,
-}
+pub use crate::domain::placed::Placed;
 
 #[derive(FromRow)]
 struct Row {

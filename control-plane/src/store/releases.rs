@@ -25,7 +25,7 @@ struct Row {
     build_id: Option<String>,
     config_sealed: Vec<u8>,
     formation_json: String,
-    restarts: i64,
+    restart_nonce: i64,
     runs_command: bool,
 }
 
@@ -45,7 +45,7 @@ impl Row {
             build: self.build_id.map(|id| parse("releases.build_id", &id)).transpose()?,
             config: from_json("releases.config_sealed", &String::from_utf8_lossy(&config))?,
             formation: from_json("releases.formation_json", &self.formation_json)?,
-            restarts: self.restarts.cast_unsigned(),
+            restart_nonce: self.restart_nonce.cast_unsigned(),
         };
         Ok(Release {
             app,
@@ -104,7 +104,7 @@ pub async fn insert(
     let sealed = store.sealer().seal(&context(app, version.cast_unsigned()), config.as_bytes())?;
     sqlx::query(
         "INSERT INTO releases (app_id, version, created_at, description, made_by, status, image_json, manifest_json,
-         commit_id, build_id, config_sealed, formation_json, restarts, runs_command)
+         commit_id, build_id, config_sealed, formation_json, restart_nonce, runs_command)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(app.to_string())
@@ -119,7 +119,7 @@ pub async fn insert(
     .bind(content.build.map(|build| build.to_string()))
     .bind(sealed)
     .bind(to_json("releases.formation_json", &content.formation)?)
-    .bind(content.restarts.cast_signed())
+    .bind(content.restart_nonce.cast_signed())
     .bind(draft.runs_command)
     .execute(conn)
     .await?;

@@ -1,0 +1,160 @@
+//! Room: on which host an instance fits, and why not on the others. What counts is the sum of floors, of every instance
+//! that a host still has: one that drains holds its floor until it has ended.
+
+use std::collections::HashMap;
+
+use berth_wire::code::Code;
+use berth_wire::id::{AppId, HostId};
+use berth_wire::name::ProcessType;
+use berth_wire::quota::{MIB, Quota};
+use berth_wire::report::{HostFacts, Trouble};
+use jiff::Timestamp;
+
+use crate::domain::host::HostRow;
+use crate::domain::placed::Placed;
+
+/// Resources that placement counts; a log rate is not something a host runs out of.
+const RESOURCES: usize = 4;
+
+/// Amounts in the order cpu, memory, disk, pids.
+type Amounts = [u64; RESOURCES];
+
+/// What a host has for instances. A tenth of its memory stays with the system, the agent and the edge.
+pub fn capacity(facts: &HostFacts) -> Amounts {
+    [facts.cpu_millis, facts.memory_bytes / 10 * 9, facts.disk_bytes, facts.pids]
+}
+
+/// What placement counts of a quota.
+pub fn floors(quota: &Quota) -> Amounts {
+    [quota.cpu_millis.floor, quota.memory_bytes.floor, quota.disk_bytes.floor, quota.pids.floor]
+}
+
+/// Whether an instance would fit on a host that had nothing else. Its max must fit, too: a max that no kernel could
+/// ever grant is a typing error.
+pub fn fits_empty(facts: &HostFacts, quota: &Quota) -> bool {
+    let maxima = [quota.cpu_millis.max, quota.memory_bytes.max, quota.disk_bytes.max, quota.pids.max];
+    let has = [facts.cpu_millis, facts.memory_bytes, facts.disk_bytes, facts.pids];
+    let floors_fit = floors(quota).iter().zip(capacity(facts)).all(|(floor, has)| *floor <= has);
+    floors_fit && maxima.iter().zip(has).all(|(max, has)| *max <= has)
+}
+
+/// What is free on each host.
+#[derive(Debug, Clone)]
+pub struct Room {
+    hosts: Vec<Free>,
+}
+
+#[derive(Debug, Clone)]
+struct Free {
+    id: HostId,
+    name: String,
+    up: bool,
+    free: Amounts,
+    of: HashMap<(AppId, ProcessType), u32>,
+}
+
+impl Room {
+    /// What is free beside the instances that there are.
+    pub fn new<'a>(hosts: &[HostRow], placed: impl Iterator<Item = &'a Placed>, now: Timestamp) -> Self {
+        let mut room = Self {
+            hosts: hosts
+                .iter()
+                .map(|host| Free {
+                    id: host.id,
+                    name: host.name.clone(),
+                    up: host.is_up(now),
+                    free: capacity(&host.facts),
+                    of: HashMap::new(),
+                })
+                .collect(),
+        };
+        for placed in placed {
+            if let Some(host) = room.hosts.iter_mut().find(|host| host.id == placed.host) {
+                host.take(placed.spec.app, &placed.spec.process, &placed.spec.quota);
+            }
+        }
+        room
+    }
+
+    /// Takes room for one more instance: on the host with the fewest of its kind, among those the fullest one that it
+    /// fits on, so that large holes stay for large instances. Answers with the host and the reason.
+    ///
+    /// # Errors
+    /// R24 or A19, with a sentence that says what is missing where.
+    pub fn place(
+        &mut self,
+        app: AppId,
+        process: &ProcessType,
+        quota: &Quota,
+    ) -> Result<(HostId, String), Trouble> {
+        let kind = (app, process.clone());
+        let wanted = floors(quota);
+        let best = self
+            .hosts
+            .iter_mut()
+            .filter(|host| host.up && host.missing(wanted).is_none())
+            .min_by_key(|host| (host.of.get(&kind).copied().unwrap_or(0), host.free[1], host.id));
+        let Some(host) = best else { return Err(self.refusal(wanted)) };
+        let siblings = host.of.get(&kind).copied().unwrap_or(0);
+        let reason = format!(
+            "on {}: it has {} MiB of memory free and {siblings} other {process} of this app",
+            host.name,
+            host.free[1] / MIB
+        );
+        let id = host.id;
+        host.take(app, process, quota);
+        Ok((id, reason))
+    }
+
+    fn refusal(&self, wanted: Amounts) -> Trouble {
+        let trouble = |code, message| Trouble { code, message, log_tail: Vec::new() };
+        // Nearest: the one that lacks the smallest part of what is wanted.
+        let nearest = self
+            .hosts
+            .iter()
+            .filter(|host| host.up)
+            .filter_map(|host| host.missing(wanted).map(|resource| (host, resource)))
+            .min_by_key(|(host, resource)| {
+                let (free, wanted) = (host.free[*resource], wanted[*resource].max(1));
+                (wanted - free.min(wanted)).saturating_mul(1_000) / wanted
+            });
+        match nearest {
+            None => trouble(
+                Code::A19,
+                "waits: no host is connected; start the agent, and look at `berth hosts`".to_owned(),
+            ),
+            Some((host, resource)) => trouble(
+                Code::R24,
+                format!(
+                    "waits: no host has {} free; nearest is {} with {}",
+                    shown(resource, wanted[resource]),
+                    host.name,
+                    shown(resource, host.free[resource])
+                ),
+            ),
+        }
+    }
+}
+
+impl Free {
+    /// The first resource that is short.
+    fn missing(&self, wanted: Amounts) -> Option<usize> {
+        (0..RESOURCES).find(|i| self.free[*i] < wanted[*i])
+    }
+
+    fn take(&mut self, app: AppId, process: &ProcessType, quota: &Quota) {
+        for (free, floor) in self.free.iter_mut().zip(floors(quota)) {
+            *free = free.saturating_sub(floor);
+        }
+        *self.of.entry((app, process.clone())).or_default() += 1;
+    }
+}
+
+fn shown(resource: usize, amount: u64) -> String {
+    match resource {
+        0 => format!("{amount} milli-CPUs"),
+        1 => format!("{} MiB of memory", amount / MIB),
+        2 => format!("{} MiB of disk", amount / MIB),
+        _ => format!("{amount} processes"),
+    }
+}

@@ -83,8 +83,11 @@ pub struct Plan {
 
 /// What the edge may still use, as far as is known.
 pub trait EdgeView {
-    /// Whether the edge, by its own word, neither routes to this instance nor has a request or connection to it.
+    /// Whether the edge, by its own word, neither routes to this instance nor has a request or connection to it: its
+    /// address may go to another.
     fn is_free_of(&self, id: InstanceId) -> bool;
+    /// Whether stopping it hurts no request that could be spared. Weaker: an edge that is gone has none in flight.
+    fn may_stop(&self, id: InstanceId) -> bool;
 }
 
 /// Decides.
@@ -133,7 +136,9 @@ fn next(id: InstanceId, record: &Record, edge: &impl EdgeView, now: Duration) ->
         Phase::BackingOff { until } if now < until => Next::At(until),
         Phase::Preparing | Phase::BackingOff { .. } if record.is_build() => Next::Do(Step::Build(id)),
         Phase::Preparing | Phase::BackingOff { .. } => Next::Do(Step::Start(id)),
-        Phase::Exited if !record.wanted && edge.is_free_of(id) => Next::Do(Step::Destroy(id)),
+        Phase::Exited if !record.wanted && (!may_be_routed(record) || edge.is_free_of(id)) => {
+            Next::Do(Step::Destroy(id))
+        }
         Phase::Exited => Next::Nothing,
     }
 }
@@ -164,7 +169,7 @@ fn while_draining(
     now: Duration,
 ) -> Next {
     let deadline = since + Duration::from_secs(DRAIN_SECONDS_MAX);
-    if edge.is_free_of(id) || now >= deadline {
+    if !may_be_routed(record) || edge.may_stop(id) || now >= deadline {
         Next::Do(Step::Stop(id, grace(record)))
     } else {
         Next::At(deadline)
@@ -173,4 +178,12 @@ fn while_draining(
 
 fn grace(record: &Record) -> Duration {
     record.process().map_or(GRACE_DEFAULT, |p| Duration::from_secs(p.stop_grace_seconds.into()))
+}
+
+/// Whether the edge may ever have heard of it. Without a spec nobody knows.
+fn may_be_routed(record: &Record) -> bool {
+    match &record.spec {
+        Some(_) => record.process().is_some_and(|p| p.port.is_some()),
+        None => true,
+    }
 }

@@ -39,6 +39,8 @@ pub struct Record {
     pub remains: Remains,
     /// Its address, while it has one. Kept over restarts of a service.
     pub address: Option<Ipv4Addr>,
+    /// The host's pid of its init, while it runs.
+    pub pid: Option<u32>,
     /// Counts launches; an event about an earlier one is ignored.
     pub launch: u32,
     /// How often it was started again after it had ended by itself.
@@ -145,6 +147,7 @@ impl Record {
             since: now.wall,
             remains: Remains::Nothing,
             address: None,
+            pid: None,
             launch: 0,
             restarts: 0,
             failures: 0,

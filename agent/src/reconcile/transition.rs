@@ -35,6 +35,8 @@ pub enum Event {
     Started {
         /// Its address, if it has a network.
         address: Option<Ipv4Addr>,
+        /// The host's pid of its init.
+        pid: u32,
     },
     /// It could not be launched.
     StartFailed(Trouble),
@@ -146,7 +148,10 @@ pub fn apply(record: &mut Record, launch: u32, event: Event, now: Moment) -> Vec
         return Vec::new();
     }
     match event {
-        Event::Started { address } => started(record, address, now),
+        Event::Started { address, pid } => {
+            record.pid = Some(pid);
+            started(record, address, now)
+        }
         Event::StartFailed(trouble) => start_failed(record, trouble, now),
         Event::Exited { exit, log_tail } => exited(record, exit, log_tail, now),
         Event::Health(health, trouble) => health_changed(record, health, trouble, now),
@@ -216,11 +221,16 @@ fn exited(
     log_tail: Vec<String>,
     now: Moment,
 ) -> Vec<(Option<Code>, String)> {
+    if !record.is_alive() {
+        // Told twice: by whoever waited and by whoever stopped it.
+        return Vec::new();
+    }
     let exit = match &record.verdict {
         Some(verdict) if verdict.code == Code::R23 => Exit::TimedOut,
         _ => exit,
     };
     record.last_exit = Some(exit);
+    record.pid = None;
     let Phase::Running { started, well_since, .. } = record.phase else {
         record.enter(Phase::Exited, now);
         return vec![(None, format!("Stopped: {}", sentence(exit)))];

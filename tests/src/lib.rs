@@ -8,3 +8,4 @@ pub mod installation;
 pub mod leaks;
 pub mod repository;
 pub mod traffic;
+pub mod transcript;

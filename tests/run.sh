@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Everything that can be checked, in the order of what is cheapest to learn: format, lints, then every test. As root it
+# first installs what the tests need from Debian; without root it says what was not run. Ends with a summary.
+#
+#   ./tests/run.sh            all of it
+#   ./tests/run.sh FILTER…    only the tests whose names contain FILTER (no format, no lints)
+#
+# CI=true (or a standard input that is no terminal) asks nothing and colours nothing. The lists of packages are
+# deploy/debian-packages.txt and tests/debian-packages.txt.
+set -uo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root" || exit 1
+[ -t 1 ] || export CARGO_TERM_COLOR=never NO_COLOR=1
+export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}
+
+names=() results=() failed=0
+
+# check NAME COMMAND…: runs it, keeps its result and its time for the summary, and goes on.
+check() {
+  local name=$1 start=$SECONDS; shift
+  printf '\n=== %s\n' "$name"
+  if "$@"; then results+=("ok      $((SECONDS - start)) s"); else results+=("FAILED  $((SECONDS - start)) s"); failed=1; fi
+  names+=("$name")
+}
+
+not_run() { printf '\nnot run: %s (%s)\n' "$1" "$2"; names+=("$1"); results+=("NOT RUN ($2)"); }
+
+packages() { sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^$/d' deploy/debian-packages.txt tests/debian-packages.txt; }
+
+# Only what is missing is installed, so that a second run needs no network.
+install_packages() {
+  local package missing=()
+  for package in $(packages); do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+  done
+  [ ${#missing[@]} -gt 0 ] || { echo "all installed"; return 0; }
+  echo "installing ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -q </dev/null >/dev/null &&
+    apt-get install -qq -y --no-install-recommends "${missing[@]}" </dev/null >/dev/null
+}
+
+# cargo-nextest runs each test in a process of its own and prints one line for each; plain cargo does where it is absent.
+# The end-to-end suite is one program with one installation, run by itself after the others.
+tests() {
+  if cargo nextest --version >/dev/null 2>&1; then
+    cargo nextest run --workspace --no-fail-fast -E 'not binary(e2e)' "$@" </dev/null
+  else
+    cargo test --workspace --no-fail-fast --lib --bins "$@" </dev/null &&
+      cargo test -p berth-tests --no-fail-fast --test tidy "$@" </dev/null
+  fi
+}
+
+end_to_end() { cargo build --workspace </dev/null && cargo test -p berth-tests --test e2e "$@" </dev/null; }
+
+summary() {
+  printf '\n=== summary\n'
+  local index
+  for index in "${!names[@]}"; do printf '  %-28s %s\n' "${names[$index]}" "${results[$index]}"; done
+  if [ "$failed" = 0 ]; then printf 'All that was run passed, in %d s.\n' "$SECONDS"; else printf 'FAILED, in %d s.\n' "$SECONDS"; fi
+}
+
+is_root=$([ "$(id -u)" = 0 ] && echo yes || echo no)
+if [ "$is_root" = yes ]; then
+  if command -v apt-get >/dev/null; then check "Debian packages" install_packages; fi
+else
+  not_run "Debian packages" "needs root"
+fi
+if [ $# = 0 ]; then
+  check "format" cargo fmt --all --check
+  check "lints" cargo clippy --workspace --all-targets --quiet -- -D warnings
+fi
+check "tests" tests "$@"
+if [ "$is_root" = yes ]; then
+  check "end to end" end_to_end "$@"
+else
+  not_run "end to end, isolation" "needs root: they make containers"
+fi
+summary
+exit "$failed"

@@ -121,6 +121,8 @@ pub enum Step {
         idmap: Option<FdIndex>,
         /// Where.
         path: String,
+        /// The kernel's id of the owner of what is made.
+        owner: u32,
     },
     /// No device nodes work on the mount at this path.
     NoDevices {

@@ -1,0 +1,56 @@
+//! Who the container's processes are and what they may ask of the kernel: cgroups, limits, ids, capabilities, filter.
+
+use std::os::fd::RawFd;
+
+use crate::kernel::{self, Errno, Result};
+
+/// _LINUX_CAPABILITY_VERSION_3 (capget(2)).
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+pub(super) fn join_cgroup(procs: RawFd) -> Result<()> {
+    kernel::call!(libc::SYS_write, procs, c"0".as_ptr(), 1).map(drop)
+}
+
+pub(super) fn limit(resource: u32, value: u64) -> Result<()> {
+    let limit = libc::rlimit64 { rlim_cur: value, rlim_max: value };
+    let none = std::ptr::null::<libc::rlimit64>();
+    kernel::call!(libc::SYS_prlimit64, 0, resource, &raw const limit, none).map(drop)
+}
+
+pub(super) fn become_user(user: u32, group: u32, groups: &[u32]) -> Result<()> {
+    kernel::call!(libc::SYS_setgroups, groups.len(), groups.as_ptr())?;
+    kernel::call!(libc::SYS_setresgid, group, group, group)?;
+    kernel::call!(libc::SYS_setresuid, user, user, user).map(drop)
+}
+
+/// Numbers that this kernel has no capability for are refused with EINVAL: that is the end.
+pub(super) fn bound(keep: u64) -> Result<()> {
+    for number in 0..64u32 {
+        if keep & (1 << number) != 0 {
+            continue;
+        }
+        match kernel::call!(libc::SYS_prctl, libc::PR_CAPBSET_DROP, number, 0, 0, 0) {
+            Err(Errno(libc::EINVAL)) => return Ok(()),
+            other => other?,
+        };
+    }
+    Ok(())
+}
+
+pub(super) fn capabilities(keep: u64) -> Result<()> {
+    kernel::call!(libc::SYS_prctl, libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)?;
+    let header: [u32; 2] = [CAPABILITY_VERSION, 0];
+    let (low, high) = (keep as u32, (keep >> 32) as u32);
+    // Effective, permitted, inheritable: first of capabilities 0 to 31, then of 32 to 63.
+    let sets: [u32; 6] = [low, low, 0, high, high, 0];
+    kernel::call!(libc::SYS_capset, header.as_ptr(), sets.as_ptr()).map(drop)
+}
+
+pub(super) fn no_new_privileges() -> Result<()> {
+    kernel::call!(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).map(drop)
+}
+
+pub(super) fn seccomp(filter: &[libc::sock_filter]) -> Result<()> {
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+    kernel::call!(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program).map(drop)
+}

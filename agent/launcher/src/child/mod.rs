@@ -1,0 +1,167 @@
+//! What happens between clone and exec: the prepared operations, one by one, without allocating, without returning.
+//! Any failure is written to the report pipe as a [`Failure`] and ends the process. How each operation is done: mounts
+//! in `root` and `places`, credentials in `identity`, the last ones in `execute`.
+
+mod execute;
+mod identity;
+mod places;
+mod root;
+
+use std::os::fd::RawFd;
+
+use crate::kernel::{self, Errno, Result};
+use crate::prepare::{Op, Prepared};
+
+/// What the child has besides its operations.
+pub struct Surroundings {
+    /// The launcher's skeleton of mounts (a mount namespace).
+    pub skeleton: RawFd,
+    /// Where failures are reported; close-on-exec, so its end tells that both programs run.
+    pub report: RawFd,
+    /// The file that init writes the exit status to.
+    pub status: RawFd,
+    /// The sealed init.
+    pub init: RawFd,
+}
+
+/// How far the child has come.
+pub(crate) struct State<'a> {
+    pub(crate) around: &'a Surroundings,
+    /// The container's root, once the overlay is mounted.
+    pub(crate) root: RawFd,
+    /// Layers attached.
+    pub(crate) layers: usize,
+    /// Where failures are reported; it moves when descriptors are closed.
+    pub(crate) report: RawFd,
+}
+
+/// What a failing child writes, as eight bytes: which operation, counted through steps and main, and errno.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// Index of the operation; steps first, then main. One past the last: the fork or init.
+    pub index: u32,
+    /// The kernel's reason.
+    pub errno: i32,
+}
+
+impl Failure {
+    /// Its size on the pipe.
+    pub const BYTES: usize = 8;
+
+    /// Reads it back.
+    pub fn decode(bytes: [u8; Self::BYTES]) -> Self {
+        let [a, b, c, d, e, f, g, h] = bytes;
+        Self { index: u32::from_ne_bytes([a, b, c, d]), errno: i32::from_ne_bytes([e, f, g, h]) }
+    }
+
+    fn encode(self) -> [u8; Self::BYTES] {
+        let ([a, b, c, d], [e, f, g, h]) = (self.index.to_ne_bytes(), self.errno.to_ne_bytes());
+        [a, b, c, d, e, f, g, h]
+    }
+}
+
+/// Carries everything out. The caller is the fresh child of clone3.
+pub fn run(prepared: &Prepared, around: &Surroundings) -> ! {
+    // Until the identity changes (which clears it), the child dies with the launcher: one that nobody knows must not live.
+    // SAFETY: numbers only; umask 0 so that modes are what the steps say.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        libc::umask(0);
+    }
+    let mut state = State { around, root: -1, layers: 0, report: around.report };
+    carry_out(&prepared.steps, &mut state, 0);
+    // SAFETY: umask takes a number. 022 is what every program expects.
+    unsafe { libc::umask(0o022) };
+    let first_of_main = prepared.steps.len() as u32;
+    let past_the_last = first_of_main + prepared.main.len() as u32;
+    if let Err(errno) = execute::block_signals() {
+        fail(around.report, past_the_last, errno);
+    }
+    // SAFETY: a plain fork by clone, of a process with one thread.
+    match unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) } {
+        -1 => fail(around.report, past_the_last, kernel::last()),
+        0 => {
+            carry_out(&prepared.main, &mut state, first_of_main);
+            fail(state.report, past_the_last, Errno(libc::ENOEXEC))
+        }
+        _ => {
+            let errno = execute::become_init(around);
+            fail(around.report, past_the_last, errno)
+        }
+    }
+}
+
+fn carry_out(ops: &[Op], state: &mut State<'_>, first: u32) {
+    for (index, op) in ops.iter().enumerate() {
+        if let Err(errno) = one(op, state) {
+            fail(state.report, first + index as u32, errno);
+        }
+    }
+}
+
+/// Writes the failure and ends. In PID 2 this lets init end too; in PID 1 it is the end of the container.
+fn fail(report: RawFd, index: u32, errno: Errno) -> ! {
+    let bytes = Failure { index, errno: errno.0 }.encode();
+    // SAFETY: the bytes are live; _exit takes a number.
+    unsafe {
+        libc::write(report, bytes.as_ptr().cast(), bytes.len());
+        libc::_exit(127)
+    }
+}
+
+fn one(op: &Op, state: &mut State<'_>) -> Result<()> {
+    match op {
+        Op::JoinLegacyCgroup(procs) => identity::join_cgroup(*procs),
+        Op::UnshareCgroup => kernel::call!(libc::SYS_unshare, libc::CLONE_NEWCGROUP).map(drop),
+        Op::EnterNetwork(namespace) => {
+            kernel::call!(libc::SYS_setns, *namespace, libc::CLONE_NEWNET).map(drop)
+        }
+        Op::Hostname(name) => {
+            kernel::call!(libc::SYS_sethostname, name.as_ptr(), name.count_bytes()).map(drop)
+        }
+        Op::UnshareMounts => root::enter_skeleton(state.around.skeleton),
+        Op::Layer { tree, idmap } => root::layer(state, *tree, *idmap),
+        Op::Scratch { tree, idmap } => root::scratch(*tree, *idmap),
+        Op::Overlay => root::overlay(state),
+        Op::Directory { path, owner } => places::directory(state.root, path, *owner),
+        Op::Proc => places::proc(state.root),
+        Op::Sysfs => places::sysfs(state.root),
+        Op::CgroupFs => places::cgroup(state.root),
+        Op::Tmpfs { bytes_max, owner } => places::tmpfs(*bytes_max, *owner),
+        Op::Dev { nodes } => places::dev(state.root, nodes),
+        Op::Devpts { tty_group } => places::devpts(state.root, *tty_group),
+        Op::Shm => places::shm(state.root),
+        Op::Tmp => places::tmp(state.root),
+        Op::Bind { tree, idmap, path, owner } => places::bind(state.root, *tree, *idmap, path, *owner),
+        Op::Restrict { path, attributes } => places::restrict(state.root, path, *attributes),
+        Op::ReadOnly(path) => places::read_only(state.root, path),
+        Op::Mask(path) => places::mask(state.root, path),
+        Op::PivotRoot => root::pivot(state),
+        Op::Limit { resource, value } => identity::limit(*resource, *value),
+        Op::EnterUser(namespace) => kernel::call!(libc::SYS_setns, *namespace, libc::CLONE_NEWUSER).map(drop),
+        Op::Identity { user, group, groups } => identity::become_user(*user, *group, groups),
+        Op::Bounding(keep) => identity::bound(*keep),
+        Op::Capabilities(keep) => identity::capabilities(*keep),
+        Op::NoNewPrivileges => identity::no_new_privileges(),
+        Op::Seccomp(filter) => identity::seccomp(&filter.0),
+        Op::Session => kernel::call!(libc::SYS_setsid).map(drop),
+        Op::Streams(sources) => execute::streams(*sources),
+        Op::CloseDescriptors => {
+            state.report = execute::close_all_but(state.report)?;
+            Ok(())
+        }
+        Op::WorkingDirectory(path) => kernel::call!(libc::SYS_chdir, path.as_ptr()).map(drop),
+        Op::Execute(command) => Err(execute::execute(command)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_must_survive_the_pipe() {
+        let failure = Failure { index: 17, errno: libc::EACCES };
+        assert_eq!(Failure::decode(failure.encode()), failure);
+    }
+}

@@ -1,0 +1,106 @@
+//! The clone itself: a child in new pid, ipc and uts namespaces, born in its cgroup, with a descriptor for its process.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use crate::child::{self, Failure, Surroundings};
+use crate::prepare::Prepared;
+
+/// What clone3 takes (linux/sched.h, struct clone_args of 5.7).
+#[repr(C)]
+#[derive(Default)]
+struct CloneArguments {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// A child on its way to its programs.
+pub struct Cloned {
+    /// The host's pid.
+    pub pid: u32,
+    /// Its process.
+    pub pidfd: OwnedFd,
+    /// Where it reports a failure; end of file once both programs run.
+    pub report: File,
+}
+
+/// What the launcher lends to a child.
+pub struct Loan<'a> {
+    /// The skeleton of mounts.
+    pub skeleton: BorrowedFd<'a>,
+    /// The sealed init.
+    pub init: BorrowedFd<'a>,
+    /// The container's status file.
+    pub status: BorrowedFd<'a>,
+    /// The unified cgroup.
+    pub cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// Clones a child that carries out the plan.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn clone(prepared: &Prepared, loan: &Loan<'_>) -> io::Result<Cloned> {
+    let (report_read, report_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let around = Surroundings {
+        skeleton: loan.skeleton.as_raw_fd(),
+        report: report_write.as_raw_fd(),
+        status: loan.status.as_raw_fd(),
+        init: loan.init.as_raw_fd(),
+    };
+    let mut pidfd: libc::c_int = -1;
+    let namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let mut arguments = CloneArguments {
+        flags: (namespaces | libc::CLONE_PIDFD) as u64,
+        pidfd: &raw mut pidfd as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArguments::default()
+    };
+    if let Some(cgroup) = loan.cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: without CLONE_VM this is a fork of a process with one thread; the child only makes system calls and never returns.
+    let pid = unsafe {
+        libc::syscall(libc::SYS_clone3, &raw const arguments, std::mem::size_of::<CloneArguments>())
+    };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => child::run(prepared, &around),
+        // SAFETY: CLONE_PIDFD made this descriptor for us.
+        pid => Ok(Cloned {
+            pid: pid as u32,
+            pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+            report: report_read.into(),
+        }),
+    }
+}
+
+/// What came through the report pipe.
+pub enum Outcome {
+    /// Both programs run.
+    Running,
+    /// An operation failed.
+    Failed(Failure),
+}
+
+/// Reads the report pipe once it is readable.
+pub fn outcome(report: &mut File) -> Outcome {
+    let mut bytes = [0; Failure::BYTES];
+    match report.read_exact(&mut bytes) {
+        Ok(()) => Outcome::Failed(Failure::decode(bytes)),
+        Err(_) => Outcome::Running,
+    }
+}

@@ -1,0 +1,179 @@
+//! System calls that the child makes between clone and exec: thin, without allocation, errors as plain errno. What
+//! they are used for is in `child/`.
+
+use std::ffi::CStr;
+use std::os::fd::RawFd;
+
+use libc::{c_int, c_long, c_uint};
+
+/// The kernel's reason for a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Errno(pub i32);
+
+/// A result whose error is the kernel's.
+pub type Result<T> = std::result::Result<T, Errno>;
+
+impl From<Errno> for std::io::Error {
+    fn from(errno: Errno) -> Self {
+        Self::from_raw_os_error(errno.0)
+    }
+}
+
+/// No mount point is resolved through a symbolic link, whatever the image holds (openat2(2)).
+const RESOLVE: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
+
+const OPEN_TREE_CLONE: c_uint = 1;
+const OPEN_TREE_CLOEXEC: c_uint = libc::O_CLOEXEC as c_uint;
+const MOVE_MOUNT_BOTH_EMPTY: c_uint = 0x4 | 0x40;
+const FSCONFIG_SET_FLAG: c_uint = 0;
+const FSCONFIG_SET_STRING: c_uint = 1;
+const FSCONFIG_CMD_CREATE: c_uint = 6;
+
+/// Read-only.
+pub const ATTR_RDONLY: u64 = 0x1;
+/// Set-user-ID has no effect.
+pub const ATTR_NOSUID: u64 = 0x2;
+/// Device nodes have no effect.
+pub const ATTR_NODEV: u64 = 0x4;
+/// Nothing can be executed.
+pub const ATTR_NOEXEC: u64 = 0x8;
+/// Ids are shown through a user namespace's mapping.
+const ATTR_IDMAP: u64 = 0x0010_0000;
+
+#[repr(C)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// Turns -1 into errno.
+pub fn check(result: c_long) -> Result<c_long> {
+    if result == -1 { Err(last()) } else { Ok(result) }
+}
+
+/// The errno of the call that just failed.
+pub fn last() -> Errno {
+    // SAFETY: errno's location is valid for the life of the thread.
+    Errno(unsafe { *libc::__errno_location() })
+}
+
+macro_rules! call {
+    ($($argument:expr),+ $(,)?) => {
+        // SAFETY: every pointer among the arguments is to a live value or a NUL-terminated string.
+        $crate::kernel::check(unsafe { libc::syscall($($argument),+) })
+    };
+}
+pub(crate) use call;
+
+/// Opens a path beneath `root`, following nothing.
+pub fn open_beneath(root: RawFd, path: &CStr, flags: c_int) -> Result<RawFd> {
+    // SAFETY: open_how is plain numbers, for which zero is valid.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = (flags | libc::O_CLOEXEC) as u64;
+    how.resolve = RESOLVE;
+    let size = std::mem::size_of::<libc::open_how>();
+    call!(libc::SYS_openat2, root, path.as_ptr(), &raw const how, size).map(|fd| fd as RawFd)
+}
+
+/// Opens an absolute path of the launcher's own skeleton.
+pub fn open_own(path: &CStr, flags: c_int) -> Result<RawFd> {
+    call!(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags | libc::O_CLOEXEC, 0).map(|fd| fd as RawFd)
+}
+
+/// Closes a descriptor; there is nothing to do about a failure.
+pub fn close(fd: RawFd) {
+    // SAFETY: the child owns all its descriptors.
+    unsafe { libc::close(fd) };
+}
+
+/// A detached copy of the mount that a path is on, with the path as its root.
+pub fn clone_tree(directory: RawFd, path: &CStr) -> Result<RawFd> {
+    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as c_uint;
+    call!(libc::SYS_open_tree, directory, path.as_ptr(), flags).map(|fd| fd as RawFd)
+}
+
+/// Attaches a detached mount over an open target.
+pub fn attach(tree: RawFd, target: RawFd) -> Result<()> {
+    call!(libc::SYS_move_mount, tree, c"".as_ptr(), target, c"".as_ptr(), MOVE_MOUNT_BOTH_EMPTY).map(drop)
+}
+
+/// Adds attributes to a mount.
+pub fn restrict(mount: RawFd, attributes: u64) -> Result<()> {
+    set_attributes(mount, &MountAttr { set: attributes, clear: 0, propagation: 0, userns_fd: 0 })
+}
+
+/// Shows on-disk ids through the mapping of a user namespace.
+pub fn idmap(mount: RawFd, user_namespace: RawFd) -> Result<()> {
+    set_attributes(
+        mount,
+        &MountAttr { set: ATTR_IDMAP, clear: 0, propagation: 0, userns_fd: user_namespace as u64 },
+    )
+}
+
+fn set_attributes(mount: RawFd, attributes: &MountAttr) -> Result<()> {
+    let size = std::mem::size_of::<MountAttr>();
+    call!(libc::SYS_mount_setattr, mount, c"".as_ptr(), libc::AT_EMPTY_PATH, &raw const *attributes, size)
+        .map(drop)
+}
+
+/// A new file system, not attached anywhere. An option without value is a flag.
+pub fn new_mount(kind: &CStr, options: &[(&CStr, Option<&CStr>)], attributes: u64) -> Result<RawFd> {
+    let context = call!(libc::SYS_fsopen, kind.as_ptr(), 1)? as RawFd;
+    let made = configure(context, options).and_then(|()| call!(libc::SYS_fsmount, context, 1, attributes));
+    close(context);
+    made.map(|fd| fd as RawFd)
+}
+
+fn configure(context: RawFd, options: &[(&CStr, Option<&CStr>)]) -> Result<()> {
+    let none = std::ptr::null::<libc::c_char>();
+    for (key, value) in options {
+        let (command, value) = match value {
+            Some(value) => (FSCONFIG_SET_STRING, value.as_ptr()),
+            None => (FSCONFIG_SET_FLAG, none),
+        };
+        call!(libc::SYS_fsconfig, context, command, key.as_ptr(), value, 0)?;
+    }
+    call!(libc::SYS_fsconfig, context, FSCONFIG_CMD_CREATE, none, none, 0).map(drop)
+}
+
+/// A decimal number as a C string, without allocation.
+pub struct Decimal {
+    digits: [u8; 21],
+    start: usize,
+}
+
+impl Decimal {
+    /// Writes the number.
+    pub fn new(mut number: u64) -> Self {
+        let mut digits = [0u8; 21];
+        let mut start = 20;
+        loop {
+            start -= 1;
+            digits[start] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                return Self { digits, start };
+            }
+        }
+    }
+
+    /// The number's text.
+    pub fn as_c_str(&self) -> &CStr {
+        // The last byte is never written by `new`, so there is a NUL.
+        CStr::from_bytes_until_nul(&self.digits[self.start..]).unwrap_or(c"0")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_must_be_written_in_full() {
+        for number in [0, 7, 10, 65_536, u64::MAX] {
+            assert_eq!(Decimal::new(number).as_c_str().to_str().unwrap(), number.to_string());
+        }
+    }
+}

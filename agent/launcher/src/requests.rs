@@ -1,0 +1,182 @@
+//! What each request does.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use berth_wire::id::InstanceId;
+use berth_wire::launch::{
+    Child, FdIndex, Launch, LaunchFailure, Namespaces, Plan, Reply, Request, RequestBody,
+};
+
+use crate::child::Failure;
+use crate::children::{Asker, Entry, Life};
+use crate::clone::{self, Loan};
+use crate::instance::{self, InstanceDir, Meta};
+use crate::output::Drain;
+use crate::prepare::{Descriptors, prepare};
+use crate::server::{End, Server};
+use crate::{memory_file, namespaces};
+
+impl Server {
+    pub(crate) fn handle(&mut self, connection: u64, request: Request, descriptors: Vec<OwnedFd>) {
+        let asker = Asker { connection, number: request.number };
+        match request.body {
+            RequestBody::Namespaces(wanted) => self.make_namespaces(asker, wanted),
+            RequestBody::Launch(launch) => {
+                if let Err(failure) = self.launch(asker, &launch, &descriptors) {
+                    self.reply(asker, Reply::Failed(failure), &[]);
+                }
+            }
+            RequestBody::Signal { id, signal } => {
+                let sent = self.known(id).and_then(|entry| entry.signal(i32::from(signal)));
+                self.answer(asker, "signal the main process", sent);
+            }
+            RequestBody::Kill { id } => {
+                let killed = self.known(id).and_then(|entry| {
+                    entry.killed = true;
+                    entry.signal(libc::SIGKILL)
+                });
+                self.answer(asker, "kill the container", killed);
+            }
+            RequestBody::Forget { id } => {
+                let forgotten = self.forget(id);
+                self.answer(asker, "forget the container", forgotten);
+            }
+            RequestBody::List => self.list(asker),
+            RequestBody::Upgrade => {
+                self.end = Some(End::Upgrade);
+                self.reply(asker, Reply::Done, &[]);
+            }
+        }
+    }
+
+    fn answer(&mut self, asker: Asker, action: &str, done: io::Result<()>) {
+        let reply = match done {
+            Ok(()) => Reply::Done,
+            Err(error) => Reply::Failed(failure(action, &error)),
+        };
+        self.reply(asker, reply, &[]);
+    }
+
+    fn known(&mut self, id: InstanceId) -> io::Result<&mut Entry> {
+        self.children.get_mut(id).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
+    }
+
+    fn make_namespaces(&mut self, asker: Asker, wanted: Namespaces) {
+        match namespaces::make(wanted) {
+            Ok([user, network]) => {
+                self.reply(asker, Reply::Namespaces, &[user.as_fd(), network.as_fd()]);
+            }
+            Err(error) => self.answer(asker, "make a user and a network namespace", Err(error)),
+        }
+    }
+
+    fn list(&mut self, asker: Asker) {
+        let children: Vec<Child> = self.children.entries.values().map(Entry::describe).collect();
+        let file = serde_json::to_vec(&children)
+            .map_err(io::Error::from)
+            .and_then(|bytes| memory_file::sealed(c"berth-children", &bytes));
+        match file {
+            Ok(file) => self.reply(asker, Reply::Children, &[file.as_fd()]),
+            Err(error) => self.answer(asker, "list the containers", Err(error)),
+        }
+    }
+
+    fn forget(&mut self, id: InstanceId) -> io::Result<()> {
+        let Some(number) = self.children.number(id) else { return Ok(()) };
+        let ended = |entry: &Entry| matches!(entry.life, Life::Exited(_));
+        if !self.children.entries.get(&number).is_some_and(ended) {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
+        match self.children.remove(number) {
+            Some(entry) => entry.dir.remove(),
+            None => Ok(()),
+        }
+    }
+
+    fn launch(&mut self, asker: Asker, launch: &Launch, received: &[OwnedFd]) -> Result<(), LaunchFailure> {
+        if self.children.number(launch.id).is_some() {
+            return Err(failure("launch", &io::Error::from_raw_os_error(libc::EEXIST)));
+        }
+        let plan: Plan = descriptor(received, launch.plan)
+            .and_then(memory_file::read)
+            .and_then(|bytes| Ok(serde_json::from_slice(&bytes)?))
+            .map_err(|error| failure("read the plan", &error))?;
+        let dir = InstanceDir::new(&self.instances, launch.id);
+        let meta = Meta {
+            id: launch.id,
+            uid_base: launch.uid_base,
+            pid: 0,
+            start_ticks: 0,
+            boot_id: instance::boot_id(),
+            output: launch.output.clone(),
+        };
+        dir.create(&meta).map_err(|error| failure("make the instance's directory", &error))?;
+        let started = self.start(asker, launch, received, &plan, (meta, &dir));
+        started.inspect_err(|_| drop(dir.remove()))
+    }
+
+    fn start(
+        &mut self,
+        asker: Asker,
+        launch: &Launch,
+        received: &[OwnedFd],
+        plan: &Plan,
+        (mut meta, dir): (Meta, &InstanceDir),
+    ) -> Result<(), LaunchFailure> {
+        let io_failure = |error: io::Error| failure("open the output", &error);
+        let (mut drain, mut writer) = (None, None);
+        if let Some(output) = &launch.output {
+            // The reader first: opening both ends at once would succeed as well, but the drain must never miss an end of file.
+            drain = Some(Drain::new(dir.output_reader().map_err(io_failure)?, output, 0));
+            writer = Some(dir.output_writer().map_err(io_failure)?);
+        }
+        let output = writer.as_ref().map(std::os::fd::AsRawFd::as_raw_fd);
+        let prepared = prepare(plan, &Descriptors { received, output }).map_err(|error| {
+            failure(&format!("prepare the plan: {error}"), &io::ErrorKind::InvalidInput.into())
+        })?;
+        let status = dir.status_writer().map_err(|error| failure("open the status file", &error))?;
+        let cgroup = launch.cgroup.map(|index| descriptor(received, index)).transpose();
+        let loan = Loan {
+            skeleton: self.skeleton.as_fd(),
+            init: self.init.as_fd(),
+            status: status.as_fd(),
+            cgroup: cgroup.map_err(|error| failure("find the cgroup", &error))?.map(AsFd::as_fd),
+        };
+        let cloned =
+            clone::clone(&prepared, &loan).map_err(|error| failure("clone into the cgroup", &error))?;
+        meta.pid = cloned.pid;
+        meta.start_ticks = instance::process_facts(cloned.pid).map_or(0, |(start, _)| start);
+        let saved = dir.write_meta(&meta).map_err(|error| failure("remember the container", &error));
+        let steps = plan.steps.iter().chain(&plan.main).map(|step| step.describe()).collect();
+        let life = Life::Starting { report: cloned.report, steps, asker };
+        let entry = Entry::new(meta, dir.clone(), cloned.pidfd, life, drain);
+        if let Err(failure) = saved {
+            // Nobody could find it again: it must not live. Its zombie is reaped by whoever reaps the launcher's children next.
+            let _ = entry.signal(libc::SIGKILL);
+            return Err(failure);
+        }
+        let number = self.children.insert(entry);
+        self.watch_child(number).map_err(|error| failure("watch the container", &error))
+    }
+}
+
+fn descriptor(received: &[OwnedFd], index: FdIndex) -> io::Result<&OwnedFd> {
+    received
+        .get(usize::from(index.0))
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a descriptor is missing"))
+}
+
+fn failure(step: &str, error: &io::Error) -> LaunchFailure {
+    match error.raw_os_error() {
+        Some(errno) => LaunchFailure { step: step.to_owned(), executing: false, errno },
+        None => LaunchFailure { step: format!("{step}: {error}"), executing: false, errno: libc::EINVAL },
+    }
+}
+
+/// Puts words to what the child wrote.
+pub(crate) fn explain(failure: Failure, steps: &[String]) -> LaunchFailure {
+    let index = failure.index as usize;
+    let step = steps.get(index).cloned().unwrap_or_else(|| "start init".to_owned());
+    LaunchFailure { step, executing: index + 1 == steps.len(), errno: failure.errno }
+}

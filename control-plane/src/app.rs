@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::blobs::{BlobError, Blobs};
 use crate::build_logs::BuildLogs;
 use crate::config::Config;
+use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::sessions::Sessions;
 use crate::store::{Store, StoreError};
@@ -37,6 +38,8 @@ pub struct App {
     pub build_logs: BuildLogs,
     /// Streams that agents are asked for.
     pub sessions: Sessions,
+    /// What it counts about itself.
+    pub metrics: Metrics,
 }
 
 /// Why it could not be opened.
@@ -48,6 +51,9 @@ pub enum OpenError {
     /// The blobs.
     #[error(transparent)]
     Blobs(#[from] BlobError),
+    /// The metrics' names.
+    #[error("the metrics could not be set up: {0}")]
+    Metrics(#[from] prometheus::Error),
     /// A folder.
     #[error("cannot use {path}: {source}; check that the data directory belongs to this user")]
     Folder {
@@ -79,6 +85,7 @@ impl App {
             blobs,
             build_logs,
             sessions: Sessions::default(),
+            metrics: Metrics::new()?,
         })
     }
 }

@@ -10,6 +10,7 @@
 //! | [`domain`], [`plan`] | pure rules; they import no I/O and no clock |
 //! | [`store`] | the only place with SQL |
 //! | [`tasks`] | background loops |
+//! | [`metrics`] | what the control plane counts about itself |
 
 pub mod access;
 pub mod admin;
@@ -20,6 +21,7 @@ pub mod blobs;
 pub mod build_logs;
 pub mod config;
 pub mod domain;
+pub mod metrics;
 pub mod plan;
 pub mod registry;
 pub mod router;

@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::access;
 use crate::api::{self, problem::ApiError};
 use crate::app::App;
-use crate::{agents, registry};
+use crate::{agents, metrics, registry};
 
 /// Most bytes of a body, unless a route says otherwise: config vars (256 KiB) and their JSON, twice.
 const BODY_BYTES_MAX: usize = 512 * 1024;
@@ -24,9 +24,11 @@ pub fn router(app: App) -> Router {
     api.merge(registry::routes())
         .merge(agents::routes())
         .route("/healthz", get(healthz))
+        .route("/metrics", get(metrics::show))
         .route("/v1/openapi.json", get(move || async move { Json(document) }))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(axum::middleware::from_fn_with_state(app.clone(), access::authorise))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), metrics::count))
         .fallback(nothing_here)
         .layer(TraceLayer::new_for_http())
         .with_state(app)

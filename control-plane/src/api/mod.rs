@@ -2,8 +2,17 @@
 
 pub mod account;
 pub mod apps;
+pub mod builds;
+pub mod config;
+pub mod events;
 pub mod extract;
+pub mod formation;
+pub mod hosts;
+pub mod instances;
 pub mod problem;
+pub mod releases;
+pub mod stacks;
+pub mod tokens;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -16,4 +25,20 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(account::show))
         .routes(routes!(apps::list, apps::create))
         .routes(routes!(apps::show, apps::delete))
+        .routes(routes!(config::show, config::change))
+        .routes(routes!(formation::show, formation::change))
+        .routes(routes!(releases::list))
+        .routes(routes!(releases::show))
+        .routes(routes!(releases::rollback))
+        .routes(routes!(releases::restart))
+        .routes(routes!(instances::list))
+        .routes(routes!(builds::list))
+        .routes(routes!(builds::show))
+        .routes(routes!(events::list))
+        .routes(routes!(hosts::list))
+        .routes(routes!(hosts::metrics))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::delete))
+        .routes(routes!(stacks::list))
+        .routes(routes!(stacks::put))
 }

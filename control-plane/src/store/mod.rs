@@ -6,6 +6,7 @@
 
 pub mod apps;
 pub mod builds;
+pub mod census;
 pub mod events;
 pub mod hosts;
 pub mod instances;

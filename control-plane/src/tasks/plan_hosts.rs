@@ -2,7 +2,7 @@
 //! all in one transaction, so that a kill leaves either the old or the new.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use berth_wire::id::{AppId, InstanceId};
 use berth_wire::spec::Generation;
@@ -29,7 +29,10 @@ const LOOKS_MAX: usize = 16;
 pub async fn run(app: App) {
     let mut wake = app.wakes.planner();
     loop {
-        let pause = match plan_once(&app).await {
+        let begun = Instant::now();
+        let planned = plan_once(&app).await;
+        app.metrics.planned(begun.elapsed(), planned.is_ok());
+        let pause = match planned {
             Ok(Outcome { unsettled: true, .. }) => EVERY_UNSETTLED,
             Ok(_) => EVERY,
             Err(error) => {

@@ -1,0 +1,107 @@
+//! Formations: how many of each process type, with which quota. A change makes a release; before the first image it
+//! waits for it.
+
+use axum::extract::State;
+use berth_wire::api::{Change, Formation as WireFormation, FormationChange, Problem};
+use berth_wire::code::Code;
+use berth_wire::name::AppName;
+use http::StatusCode;
+use sqlx::SqliteConnection;
+
+use super::extract::{Json, Path, find_app};
+use super::problem::ApiError;
+use super::releases::{formation_of, make, no_image};
+use crate::access::ApiCaller;
+use crate::app::App;
+use crate::domain::formation::{Formation, change as changed, describe};
+use crate::domain::release::Why;
+use crate::plan::place::fits_empty;
+use crate::store::{StoreError, apps, hosts, releases};
+
+/// The formation of the release the app stands on.
+#[utoipa::path(get, path = "/v1/apps/{app}/formation", tag = "formation", params(("app" = String, Path)),
+    responses((status = 200, body = [WireFormation]), (status = 404, body = Problem)))]
+pub async fn show(
+    State(app): State<App>,
+    ApiCaller(caller): ApiCaller,
+    Path(name): Path<AppName>,
+) -> Result<axum::Json<Vec<WireFormation>>, ApiError> {
+    let mut conn = app.store.read().await?;
+    let row = find_app(&mut conn, &caller, &name).await?;
+    if let Some(head) = releases::head_find(&app.store, &mut conn, row.id).await? {
+        return Ok(axum::Json(formation_of(&head.content)));
+    }
+    let beginnings = apps::beginnings_find(&app.store, &mut conn, row.id).await?;
+    let shown = beginnings.formation.into_iter().map(|(process, scale)| WireFormation {
+        process,
+        command: None,
+        count: scale.count,
+        quota: scale.quota,
+    });
+    Ok(axum::Json(shown.collect()))
+}
+
+/// Changes counts and quotas, in one release. Instances that stay as they are are not restarted.
+#[utoipa::path(patch, path = "/v1/apps/{app}/formation", tag = "formation", params(("app" = String, Path)),
+    request_body = [FormationChange],
+    responses((status = 200, body = Change, description = "Nothing changed, or there is no image yet"),
+        (status = 202, body = Change), (status = 404, body = Problem), (status = 422, body = Problem)))]
+pub async fn change(
+    State(app): State<App>,
+    ApiCaller(caller): ApiCaller,
+    Path(name): Path<AppName>,
+    Json(changes): Json<Vec<FormationChange>>,
+) -> Result<(StatusCode, axum::Json<Change>), ApiError> {
+    let mut tx = app.store.begin().await?;
+    let row = find_app(&mut tx, &caller, &name).await?;
+    let head = releases::head_find(&app.store, &mut tx, row.id).await?;
+    let mut beginnings = apps::beginnings_find(&app.store, &mut tx, row.id).await?;
+    let old = head.as_ref().map_or(&beginnings.formation, |head| &head.content.formation);
+    let formation = changed(old, &changes, head.as_ref().map(|head| &head.content.manifest))?;
+    check_hosts(&mut tx, &changes, &formation).await?;
+    let description = describe(old, &formation);
+    if formation == *old {
+        let message = "the formation is like that already; nothing was changed".to_owned();
+        return Ok((StatusCode::OK, axum::Json(Change { release: None, message })));
+    }
+    let (status, change) = if head.is_some() {
+        let why = Why::Scale { formation, description };
+        let change = make(&app, &mut tx, &row, why, &caller).await?.ok_or_else(|| no_image(&row))?;
+        (StatusCode::ACCEPTED, change)
+    } else {
+        beginnings.formation = formation;
+        apps::beginnings_put(&app.store, &mut tx, row.id, &beginnings).await?;
+        let message = format!("{description}; the first release will have it");
+        (StatusCode::OK, Change { release: None, message })
+    };
+    tx.commit().await.map_err(StoreError::from)?;
+    app.wakes.plan();
+    Ok((status, axum::Json(change)))
+}
+
+/// A quota that no host could ever grant is refused here, not waited for. Only hosts that have said what they are count.
+async fn check_hosts(
+    conn: &mut SqliteConnection,
+    changes: &[FormationChange],
+    formation: &Formation,
+) -> Result<(), ApiError> {
+    let known: Vec<_> = hosts::list(conn).await?.into_iter().filter(|host| host.seen_at.is_some()).collect();
+    for change in changes.iter().filter(|change| !change.quota.is_empty()) {
+        let Some(scale) = formation.get(&change.process) else { continue };
+        if !known.is_empty() && !known.iter().any(|host| fits_empty(&host.facts, &scale.quota)) {
+            let largest = known.iter().max_by_key(|host| host.facts.memory_bytes);
+            let has = largest.map_or_else(String::new, |host| {
+                format!(
+                    "; {} has {} milli-CPUs, {} MiB of memory and {} MiB of disk",
+                    host.name,
+                    host.facts.cpu_millis,
+                    host.facts.memory_bytes >> 20,
+                    host.facts.disk_bytes >> 20
+                )
+            });
+            let detail = format!("{}: no host could ever run an instance of this quota{has}", change.process);
+            return Err(ApiError::new(Code::A17, detail));
+        }
+    }
+    Ok(())
+}

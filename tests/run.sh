@@ -12,7 +12,6 @@ set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root" || exit 1
 [ -t 1 ] || export CARGO_TERM_COLOR=never NO_COLOR=1
-export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}
 
 names=() results=() failed=0
 
@@ -45,7 +44,7 @@ install_packages() {
 # The end-to-end suite is one program with one installation, run by itself after the others.
 tests() {
   if cargo nextest --version >/dev/null 2>&1; then
-    cargo nextest run --workspace --no-fail-fast -E 'not binary(e2e)' "$@" </dev/null
+    cargo nextest run --workspace --no-fail-fast --no-tests pass -E 'not binary(e2e)' "$@" </dev/null
   else
     cargo test --workspace --no-fail-fast --lib --bins "$@" </dev/null &&
       cargo test -p berth-tests --no-fail-fast --test tidy "$@" </dev/null

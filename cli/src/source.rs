@@ -7,28 +7,28 @@ use std::path::{Path, PathBuf};
 use ignore::WalkBuilder;
 use tar::{Builder, HeaderMode};
 
-/// Writes the tar of everything under `folder` that is not ignored; answers how many files went in.
+/// Writes the tar of these files of `folder`, as [`files`] found them.
 ///
 /// # Errors
 /// A file could not be read, or the reader of `out` went away.
-pub fn write_tar(folder: &Path, out: impl Write) -> io::Result<usize> {
+pub fn write_tar(folder: &Path, files: &[PathBuf], out: impl Write) -> io::Result<()> {
     let mut tar = Builder::new(out);
     tar.mode(HeaderMode::Deterministic);
     tar.follow_symlinks(false);
-    let mut count = 0;
-    for path in files(folder)? {
+    for path in files {
         let name = path.strip_prefix(folder).map_err(io::Error::other)?;
-        tar.append_path_with_name(&path, name)
+        tar.append_path_with_name(path, name)
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
-        count += 1;
     }
     tar.finish()?;
-    tar.into_inner()?.flush()?;
-    Ok(count)
+    tar.into_inner()?.flush()
 }
 
-/// Files and symlinks, sorted, so that the tar does not depend on the file system's order.
-fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+/// Files and symlinks that are not ignored, sorted, so that the tar does not depend on the file system's order.
+///
+/// # Errors
+/// A folder could not be read.
+pub fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let walk = WalkBuilder::new(folder)
         .hidden(false)
         .parents(false)
@@ -58,7 +58,7 @@ mod tests {
 
     fn names(folder: &Path) -> Vec<String> {
         let mut bytes = Vec::new();
-        write_tar(folder, &mut bytes).unwrap();
+        write_tar(folder, &files(folder).unwrap(), &mut bytes).unwrap();
         let mut archive = tar::Archive::new(bytes.as_slice());
         archive.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect()
     }
@@ -91,7 +91,7 @@ mod tests {
     fn the_same_files_must_give_the_same_bytes() {
         let tar = |folder: &Path| {
             let mut bytes = Vec::new();
-            write_tar(folder, &mut bytes).unwrap();
+            write_tar(folder, &files(folder).unwrap(), &mut bytes).unwrap();
             bytes
         };
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -110,7 +110,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/etc/passwd", folder.path().join("link")).unwrap();
         let mut bytes = Vec::new();
-        write_tar(folder.path(), &mut bytes).unwrap();
+        write_tar(folder.path(), &files(folder.path()).unwrap(), &mut bytes).unwrap();
         let mut archive = tar::Archive::new(bytes.as_slice());
         let entry = archive.entries().unwrap().next().unwrap().unwrap();
         assert_eq!(entry.header().entry_type(), tar::EntryType::Symlink);

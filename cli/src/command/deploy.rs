@@ -10,7 +10,7 @@ use berth_wire::id::BuildId;
 use berth_wire::name::AppName;
 use futures_util::StreamExt as _;
 use reqwest::{Body, Method};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::client::Client;
 use crate::failure::{Exit, Failure};
@@ -62,45 +62,48 @@ async fn upload(screen: &Screen, client: &Client, app: &AppName, folder: PathBuf
     if !folder.is_dir() {
         return Err(Failure::usage(format!("{} is not a folder", folder.display())));
     }
-    let spinner = screen.spinner(format!("Sending {}", folder.display()));
+    let unreadable = |error: io::Error| Failure::local(format!("reading {}", folder.display()), error);
+    let files = source::files(&folder).map_err(unreadable)?;
+    if files.is_empty() {
+        let message =
+            format!("{} holds no file that is not ignored; there is nothing to build", folder.display());
+        return Err(Failure::new(Exit::Failed, message).with_code(Code::B11));
+    }
+    let spinner = screen.spinner(format!("Sending {} files of {}", files.len(), folder.display()));
+    let (body, mut error) = tar_body(folder.clone(), files);
+    let request = client
+        .request(Method::POST, &format!("/v1/apps/{app}/builds"))?
+        .header(reqwest::header::CONTENT_TYPE, "application/x-tar")
+        .body(body);
+    let answer = client.send(request).await;
+    spinner.finish_and_clear();
+    match (answer, error.try_recv()) {
+        // A file that could not be read breaks the request off: that, and not the break, is what went wrong.
+        (Err(_), Ok(error)) => Err(unreadable(error)),
+        (answer, _) => client.json(answer?).await,
+    }
+}
+
+/// A thread reads the files while the request sends them. It is never waited for: a refused request leaves it blocked
+/// until its receiver is dropped, at the latest with the process.
+fn tar_body(folder: PathBuf, files: Vec<PathBuf>) -> (Body, oneshot::Receiver<io::Error>) {
     let (sender, receiver) = mpsc::channel::<io::Result<Vec<u8>>>(PIECES_MAX);
-    let errors = sender.clone();
-    let reader = std::thread::spawn(move || {
-        let pieces = io::BufWriter::with_capacity(PIECE_BYTES, Pieces(sender));
-        let result = source::write_tar(&folder, pieces);
-        if let Err(error) = &result {
-            // Breaks the request off, so that half a folder is not built.
-            let _ = errors.blocking_send(Err(io::Error::other(error.to_string())));
+    let (failed, error) = oneshot::channel();
+    std::thread::spawn(move || {
+        let pieces = io::BufWriter::with_capacity(PIECE_BYTES, Pieces(sender.clone()));
+        match source::write_tar(&folder, &files, pieces) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                let _ = failed.send(error);
+                // Breaks the request off, so that half a folder is not built.
+                let _ = sender.blocking_send(Err(io::Error::other("a file could not be read")));
+            }
+            _ => {}
         }
-        result.map(|count| (count, folder))
     });
     let body = futures_util::stream::unfold(receiver, |mut receiver| async {
         receiver.recv().await.map(|piece| (piece, receiver))
     });
-    let request = client
-        .request(Method::POST, &format!("/v1/apps/{app}/builds"))?
-        .header(reqwest::header::CONTENT_TYPE, "application/x-tar")
-        .body(Body::wrap_stream(body));
-    let answer = client.send(request).await;
-    spinner.finish_and_clear();
-    // A refused request drops the receiver, so the thread cannot hang.
-    let read = reader.join().map_err(|_| Failure::new(Exit::Failed, "reading the folder failed"))?;
-    match (answer, read) {
-        (Ok(_), Ok((0, folder))) => Err(Failure::new(
-            Exit::Failed,
-            format!("{} holds no file that is not ignored; there is nothing to build", folder.display()),
-        )
-        .with_code(Code::B11)),
-        (Ok(response), _) => client.json(response).await,
-        (Err(failure), Err(error)) if failure.exit == Exit::Unreachable && !is_hang_up(&error) => {
-            Err(Failure::local("reading the folder", error))
-        }
-        (Err(failure), _) => Err(failure),
-    }
-}
-
-fn is_hang_up(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::BrokenPipe
+    (Body::wrap_stream(body), error)
 }
 
 /// Hands what is written to the request's body.

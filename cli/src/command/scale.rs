@@ -135,7 +135,9 @@ fn bounds<'a>(
         "disk" => (&mut quota.disk_bytes, quantity::parse_bytes(value)?),
         "log-rate" => (&mut quota.log_lines_per_second, quantity::parse_count(value)?),
         _ => {
-            return Err(format!("there is no resource {resource:?}; use cpu, memory, pids, disk or log-rate"));
+            return Err(format!(
+                "there is no resource {resource:?}; use cpu, memory, pids, disk or log-rate"
+            ));
         }
     };
     Ok((slot.get_or_insert_default(), amount))

@@ -16,12 +16,15 @@
 mod execute;
 pub mod machine;
 pub mod memory;
+pub mod on_host;
 
 pub mod plan;
 pub mod record;
 pub mod routing;
 pub mod transition;
 
+#[cfg(test)]
+mod loop_tests;
 #[cfg(test)]
 mod tests;
 

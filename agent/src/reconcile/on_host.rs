@@ -1,0 +1,335 @@
+//! The real machine behind the reconciler's seam: images, containers, builds, checks and logs of this host; and the real edge.
+//! It carries out and translates; it decides nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use berth_wire::code::Code;
+use berth_wire::edge::Backend;
+use berth_wire::id::InstanceId;
+use berth_wire::image::ImageRef;
+use berth_wire::name::Domain;
+use berth_wire::report::{Built, Exit, LOG_TAIL_LINES_MAX, Trouble};
+use berth_wire::spec::{InstanceSpec, ProcessSpec, Spec};
+use oci_spec::image::ImageConfiguration;
+use tokio::sync::{Semaphore, watch};
+
+use super::machine::{AsyncTell, Edge, Found, Launched, Machine, Target};
+use super::plan::{EdgeView, Why};
+use super::record::{Health, label, process_of};
+use crate::container::{Capabilities, ContainerSpec, Host, Output};
+use crate::health::{diagnose, probe, sockets, watch as health_watch};
+use crate::image::{Image, Registry};
+use crate::logs::name::{LogName, app_dir, path_of};
+use crate::logs::{FILE_BYTES_MAX, history};
+use crate::routes::{Routes, RoutesStatus};
+
+/// Images that are fetched at a time: the registry and the disk are shared, and one that is slow must not hold up the others.
+const FETCHES_AT_ONCE: usize = 8;
+
+/// Containers that are made at a time: each is some milliseconds of kernel work, and more only queue for its locks.
+const LAUNCHES_AT_ONCE: usize = 8;
+
+/// How long the start of the agent waits for the leases of the images that run: they are on the disk already.
+const LEASES_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// The user that an app runs as where its image names none: never root.
+const USER_DEFAULT: (u32, u32) = (1_000, 1_000);
+
+/// This host.
+pub struct OnHost {
+    /// What containers are made of.
+    pub host: Arc<Host>,
+    /// Where images come from.
+    pub registry: Registry,
+    /// Where logs go.
+    pub logs: PathBuf,
+    specs: watch::Receiver<Option<Arc<Spec>>>,
+    // Layers stay while a clone of their image lives.
+    leases: Mutex<BTreeMap<InstanceId, Image>>,
+    fetches: Semaphore,
+    launches: Semaphore,
+}
+
+impl OnHost {
+    /// Puts the parts together. `specs` tells at start which images the adopted containers hold.
+    pub fn new(
+        host: Arc<Host>,
+        registry: Registry,
+        logs: PathBuf,
+        specs: watch::Receiver<Option<Arc<Spec>>>,
+    ) -> Self {
+        Self {
+            host,
+            registry,
+            logs,
+            specs,
+            leases: Mutex::default(),
+            fetches: Semaphore::new(FETCHES_AT_ONCE),
+            launches: Semaphore::new(LAUNCHES_AT_ONCE),
+        }
+    }
+
+    async fn fetch(&self, id: InstanceId, image: &ImageRef) -> Result<Image, Trouble> {
+        let _permit = self.fetches.acquire().await;
+        let fetched = self.host.images.ensure(image, &self.registry).await.map_err(|error| {
+            let message = format!("Could not get the image {}@{}: {error}", image.repository, image.digest);
+            Trouble { code: Code::R20, message, log_tail: Vec::new() }
+        })?;
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner).insert(id, fetched.clone());
+        Ok(fetched)
+    }
+
+    /// Takes the leases of what runs already, so that no layer is collected under it.
+    async fn lease(&self, found: &BTreeSet<InstanceId>) {
+        let spec = self.specs.borrow().clone();
+        let running = spec.iter().flat_map(|s| &s.instances).filter(|i| found.contains(&i.id));
+        let fetches = running.filter_map(|i| Some((i.id, &process_of(&i.work)?.image))).map(|(id, image)| async move {
+            if let Err(trouble) = self.fetch(id, image).await {
+                tracing::warn!(instance = %id, trouble.message, "could not take the lease of a running container's image");
+            }
+        });
+        if tokio::time::timeout(LEASES_WAIT_MAX, futures_util::future::join_all(fetches)).await.is_err() {
+            tracing::warn!("taking the leases of running containers' images took too long; going on");
+        }
+    }
+
+    fn container(
+        &self,
+        spec: &InstanceSpec,
+        process: &ProcessSpec,
+        image: &Image,
+    ) -> Result<ContainerSpec, Trouble> {
+        let refused = |message| Trouble { code: Code::R20, message, log_tail: Vec::new() };
+        let path = path_of(&self.logs, spec);
+        let directory = app_dir(&self.logs, spec.app);
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(|error| {
+            refused(format!("Could not make the log directory {}: {error}", directory.display()))
+        })?;
+        let mut env = image_env(&image.config);
+        env.extend(process.env.clone());
+        Ok(ContainerSpec {
+            id: spec.id,
+            hostname: hostname(spec),
+            layers: image.layers.clone(),
+            argv: process.argv.clone(),
+            env,
+            cwd: image_cwd(&image.config),
+            user: image_user(&image.config).map_err(refused)?,
+            quota: spec.quota,
+            binds: Vec::new(),
+            output: Output::File {
+                path,
+                bytes_max: FILE_BYTES_MAX,
+                lines_per_second: u32::try_from(spec.quota.log_lines_per_second.max).unwrap_or(u32::MAX),
+            },
+            capabilities: Capabilities::App,
+            network: true,
+        })
+    }
+}
+
+impl Machine for OnHost {
+    async fn adopt(&self) -> Result<Vec<Found>, String> {
+        let adopted = self.host.adopt().await.map_err(|e| e.to_string())?;
+        let mut found: Vec<Found> = adopted
+            .into_iter()
+            .map(|a| Found {
+                id: a.id,
+                process: Some(Launched { address: a.endpoint.map(|e| e.address), pid: a.pid }),
+                exit: a.exit,
+            })
+            .collect();
+        let whole: BTreeSet<InstanceId> = found.iter().map(|f| f.id).collect();
+        let mut parts: BTreeSet<InstanceId> = self.host.network.list().into_iter().collect();
+        parts.extend(self.host.cgroups.list().map_err(|e| e.to_string())?);
+        parts.extend(self.host.disk.list().map_err(|e| e.to_string())?);
+        let parts = parts.difference(&whole).map(|&id| Found { id, process: None, exit: None });
+        found.extend(parts);
+        self.lease(&whole).await;
+        Ok(found)
+    }
+
+    async fn start(&self, spec: Arc<InstanceSpec>) -> Result<Launched, Trouble> {
+        let process = process_of(&spec.work).ok_or_else(|| Trouble {
+            code: Code::R20,
+            message: "It is a build, not a process".to_owned(),
+            log_tail: Vec::new(),
+        })?;
+        let image = self.fetch(spec.id, &process.image).await?;
+        let container = self.container(&spec, process, &image)?;
+        let _permit = self.launches.acquire().await;
+        let started = self.host.start(container).await.map_err(|error| Trouble {
+            code: error.code,
+            message: error.message,
+            log_tail: Vec::new(),
+        })?;
+        Ok(Launched { address: started.endpoint.map(|e| e.address), pid: started.pid })
+    }
+
+    async fn build(&self, _spec: Arc<InstanceSpec>) -> Result<Built, Trouble> {
+        let message =
+            "This host does not build: [build] packs_dir is not set in its agent's configuration".to_owned();
+        Err(Trouble { code: Code::B18, message, log_tail: Vec::new() })
+    }
+
+    async fn wait(&self, id: InstanceId) -> Exit {
+        let exit = self.host.wait(id).await;
+        let struck = self.host.cgroups.get(id).ok().flatten().and_then(|group| group.oom_kills().ok());
+        if struck.is_some_and(|n| n > 0) && exit != Exit::Code(0) { Exit::OutOfMemory } else { exit }
+    }
+
+    async fn stop(&self, id: InstanceId, grace: Duration) -> Result<Exit, String> {
+        self.host.stop(id, grace).await.map_err(|e| e.to_string())
+    }
+
+    async fn verdict(&self, target: Target, why: Why) -> Trouble {
+        verdict(target, why).await
+    }
+
+    async fn remove(&self, id: InstanceId, release_address: bool) -> Result<(), String> {
+        self.host.destroy(id, release_address).await.map_err(|e| e.to_string())?;
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        Ok(())
+    }
+
+    async fn check(&self, target: Target, from: Health, tell: impl AsyncTell) -> Infallible {
+        let Some((process, address)) = checked(&target) else { return std::future::pending().await };
+        health_watch::watch(address, &process.health, &label(&target.spec), from, tell).await
+    }
+
+    fn log_tail(&self, spec: Arc<InstanceSpec>) -> impl Future<Output = Vec<String>> + Send {
+        let directory = app_dir(&self.logs, spec.app);
+        let read = move || history::tail(&directory, &LogName::of(&spec), LOG_TAIL_LINES_MAX);
+        async { tokio::task::spawn_blocking(read).await.unwrap_or_default() }
+    }
+}
+
+fn checked(target: &Target) -> Option<(&ProcessSpec, SocketAddr)> {
+    let process = process_of(&target.spec.work)?;
+    Some((process, SocketAddr::from((target.address, process.port?))))
+}
+
+async fn verdict(target: Target, why: Why) -> Trouble {
+    let trouble = |code, message| Trouble { code, message, log_tail: Vec::new() };
+    if why == Why::RanTooLong {
+        let seconds = process_of(&target.spec.work).map_or(0, |p| p.run_seconds_max);
+        let name = label(&target.spec);
+        return trouble(Code::R23, format!("{name} ran longer than the {seconds} s it may and was killed"));
+    }
+    let Some((process, address)) = checked(&target) else {
+        return trouble(Code::R10, "It did not come up in time".to_owned());
+    };
+    let last = probe::probe(address, &process.health).await.err();
+    let read = target.pid.map(|pid| tokio::task::spawn_blocking(move || sockets::listeners(pid)));
+    let listeners = match read {
+        Some(read) => read.await.ok().and_then(Result::ok).unwrap_or_default(),
+        None => BTreeSet::new(),
+    };
+    let seconds = process.health.boot_timeout_seconds;
+    let (code, message) = diagnose::diagnose(&listeners, address.port(), seconds, last.as_ref());
+    trouble(code, message)
+}
+
+/// `shop-web-1`: a DNS label of at most 63 characters (RFC 1035 2.3.4).
+fn hostname(spec: &InstanceSpec) -> String {
+    let name = format!("{}-{}-{}", spec.app_name, spec.process, spec.index).replace('_', "-");
+    name.chars().take(63).collect::<String>().trim_end_matches('-').to_owned()
+}
+
+fn image_env(config: &ImageConfiguration) -> BTreeMap<String, String> {
+    let pairs = config.config().iter().filter_map(|c| c.env().as_ref()).flatten();
+    pairs.filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+}
+
+fn image_cwd(config: &ImageConfiguration) -> String {
+    let cwd = config.config().as_ref().and_then(|c| c.working_dir().clone());
+    cwd.filter(|cwd| cwd.starts_with('/')).unwrap_or_else(|| "/".to_owned())
+}
+
+/// Numbers only: a name would have to be looked up in the image, and how that goes wrong has filled advisories (CVE-2026-30892).
+fn image_user(config: &ImageConfiguration) -> Result<(u32, u32), String> {
+    let user = config.config().as_ref().and_then(|c| c.user().clone()).unwrap_or_default();
+    if user.is_empty() {
+        return Ok(USER_DEFAULT);
+    }
+    let (uid, gid) = user.split_once(':').unwrap_or((&user, &user));
+    let number = |text: &str| {
+        let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        text.parse::<u32>().ok().filter(|&n| plain && n < 65_535)
+    };
+    match (number(uid), number(gid)) {
+        (Some(uid), Some(gid)) => Ok((uid, gid)),
+        _ => Err(format!("The image's user {user:?} is not UID or UID:GID in numbers below 65535")),
+    }
+}
+
+/// The real edge behind the reconciler's seam.
+pub struct OnEdge {
+    routes: Routes,
+    status: watch::Receiver<RoutesStatus>,
+}
+
+impl OnEdge {
+    /// Over a connection that keeps itself.
+    pub fn new(routes: Routes) -> Self {
+        let status = routes.status();
+        Self { routes, status }
+    }
+}
+
+impl EdgeView for OnEdge {
+    fn is_free_of(&self, id: InstanceId) -> bool {
+        self.routes.is_quiet(id)
+    }
+
+    fn may_stop(&self, id: InstanceId) -> bool {
+        self.routes.may_stop(id)
+    }
+}
+
+impl Edge for OnEdge {
+    fn publish(&self, domains: BTreeMap<Domain, Backend>) -> Result<(), String> {
+        self.routes.publish(domains).map(drop).map_err(|e| e.to_string())
+    }
+
+    async fn changed(&mut self) {
+        if self.status.changed().await.is_err() {
+            // The connection's task ended with its last handle; we hold one, so this does not happen.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use oci_spec::image::{ConfigBuilder, ImageConfigurationBuilder};
+
+    use super::*;
+
+    fn config(user: &str) -> ImageConfiguration {
+        let config = ConfigBuilder::default().user(user).env(vec!["A=b=c".to_owned()]).build().unwrap();
+        ImageConfigurationBuilder::default().config(config).build().unwrap()
+    }
+
+    #[test]
+    fn a_user_must_be_numbers_and_never_root_by_default() {
+        assert_eq!(image_user(&config("")), Ok(USER_DEFAULT));
+        assert_eq!(image_user(&config("1001")), Ok((1001, 1001)));
+        assert_eq!(image_user(&config("0:0")), Ok((0, 0)));
+        for bad in ["root", "1000:", ":1", "-1", "+1", "1 ", "4294967296", "65535", "1:2:3"] {
+            assert!(image_user(&config(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_images_environment_must_keep_values_with_equals_signs() {
+        assert_eq!(image_env(&config(""))["A"], "b=c");
+    }
+}

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::blobs::{BlobError, Blobs};
 use crate::build_logs::BuildLogs;
 use crate::config::Config;
+use crate::git::Git;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::sessions::Sessions;
@@ -40,6 +41,8 @@ pub struct App {
     pub sessions: Sessions,
     /// What it counts about itself.
     pub metrics: Metrics,
+    /// Repositories and pushes.
+    pub git: Git,
 }
 
 /// Why it could not be opened.
@@ -75,6 +78,9 @@ impl App {
         let builds = config.data.join("builds");
         let build_logs =
             BuildLogs::open(&builds).map_err(|source| OpenError::Folder { path: builds, source })?;
+        let repositories = config.data.join("git");
+        let git =
+            Git::open(&repositories).map_err(|source| OpenError::Folder { path: repositories, source })?;
         Ok(Self {
             config: Arc::new(config),
             store,
@@ -86,6 +92,7 @@ impl App {
             build_logs,
             sessions: Sessions::default(),
             metrics: Metrics::new()?,
+            git,
         })
     }
 }

@@ -5,6 +5,7 @@
 //! | [`config`], [`app`], [`router`] | what `berthd` was told, what every handler shares, the table of routes |
 //! | [`access`] | who may do what: the one place that decides it |
 //! | [`api`] | `/v1`: one file per resource |
+//! | [`git`], [`intake`] | push; source trees coming in |
 //! | [`registry`], [`agents`] | images; what hosts ask and say |
 //! | [`blobs`], [`build_logs`], [`sessions`] | content by digest, build output, streams from agents behind NAT |
 //! | [`domain`], [`plan`] | pure rules; they import no I/O and no clock |
@@ -21,6 +22,8 @@ pub mod blobs;
 pub mod build_logs;
 pub mod config;
 pub mod domain;
+pub mod git;
+pub mod intake;
 pub mod metrics;
 pub mod plan;
 pub mod registry;

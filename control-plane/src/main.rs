@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use berth_control_plane::app::{App, Clock};
 use berth_control_plane::config::{AppsUrl, Config};
 use berth_control_plane::store::Store;
-use berth_control_plane::{admin, serve};
+use berth_control_plane::{admin, git, serve};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -70,8 +70,16 @@ enum Host {
     },
 }
 
+fn main() -> ExitCode {
+    // Git runs this very binary as its receive hooks, under their names.
+    if let Some(stage) = std::env::args().next().and_then(|program| git::hook::stage(&program)) {
+        return git::hook::run(stage);
+    }
+    serve_or_administer()
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn serve_or_administer() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_from_env("BERTH_LOG").unwrap_or_else(|_| EnvFilter::new("info")))
         .with_writer(std::io::stderr)

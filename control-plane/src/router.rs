@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::access;
 use crate::api::{self, problem::ApiError};
 use crate::app::App;
-use crate::{agents, metrics, registry};
+use crate::{agents, git, metrics, registry};
 
 /// Most bytes of a body, unless a route says otherwise: config vars (256 KiB) and their JSON, twice.
 const BODY_BYTES_MAX: usize = 512 * 1024;
@@ -23,6 +23,7 @@ pub fn router(app: App) -> Router {
     let (api, document) = documented().split_for_parts();
     api.merge(registry::routes())
         .merge(agents::routes())
+        .merge(git::routes())
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics::show))
         .route("/v1/openapi.json", get(move || async move { Json(document) }))

@@ -5,6 +5,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
+use crate::git;
 use crate::router::router;
 use crate::tasks;
 
@@ -19,6 +20,9 @@ pub enum ServeError {
         /// Why.
         source: std::io::Error,
     },
+    /// Git's hooks cannot be set up.
+    #[error("cannot prepare for git push in the data directory: {0}")]
+    Git(std::io::Error),
     /// The server failed.
     #[error("the server failed: {0}")]
     Io(#[from] std::io::Error),
@@ -38,10 +42,13 @@ pub async fn serve(app: App) -> Result<(), ServeError> {
     let stop = async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
     };
+    let program = std::env::current_exe()?;
+    let hooks = git::start(&app, &program).await.map_err(ServeError::Git)?;
     // Long polls and followed logs would hold a graceful shutdown up for as long as they last: clients reconnect.
     tokio::select! {
         served = axum::serve(listener, router(app)) => served?,
         () = stop => tracing::info!("berthd stops"),
     }
+    hooks.abort();
     Ok(())
 }

@@ -7,6 +7,7 @@
 pub mod apps;
 pub mod builds;
 pub mod census;
+pub mod deploys;
 pub mod events;
 pub mod hosts;
 pub mod instances;

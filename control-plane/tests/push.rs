@@ -1,0 +1,423 @@
+//! `git push` with real git against the real router. What hosts and the planner do (builds, releases) is done to the
+//! store by a stand-in, so that each test decides how they end.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use berth_control_plane::admin;
+use berth_control_plane::app::{App, Clock};
+use berth_control_plane::config::Config;
+use berth_control_plane::store::apps::AppRow;
+use berth_control_plane::store::builds::{self, BuildRow};
+use berth_control_plane::store::{apps, releases, stacks, teams};
+use berth_control_plane::{git, router};
+use berth_wire::api::{BuildStatus, ReleaseStatus};
+use berth_wire::code::Code;
+use berth_wire::digest::Digest;
+use berth_wire::id::AppId;
+use berth_wire::image::{AppManifest, ImageRef};
+use berth_wire::report::Trouble;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+/// Nothing here waits for anything slower than git.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct World {
+    app: App,
+    row: AppRow,
+    url: String,
+    work: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+fn image(name: &str) -> ImageRef {
+    ImageRef { repository: "stacks/berth-13".into(), digest: Digest::of(name.as_bytes()) }
+}
+
+async fn world() -> World {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let public = format!("http://{address}");
+    let config =
+        Config::new(&dir.path().join("control"), address, &public, "http://localhost:8080".parse().unwrap());
+    let app = App::open(config, Clock::system()).await.unwrap();
+    let token = admin::token_create(&app.store, "ann", app.clock.now()).await.unwrap();
+    let row = AppRow {
+        id: AppId(Uuid::now_v7()),
+        team: teams::DEFAULT,
+        name: "shop".parse().unwrap(),
+        created_at: app.clock.now(),
+        deleted_at: None,
+        domains: vec!["shop.localhost".parse().unwrap()],
+    };
+    let mut tx = app.store.begin().await.unwrap();
+    apps::insert(&app.store, &mut tx, &row).await.unwrap();
+    stacks::put(&mut tx, "berth-13", &image("stack"), app.clock.now()).await.unwrap();
+    tx.commit().await.unwrap();
+    git::start(&app, Path::new(env!("CARGO_BIN_EXE_berthd"))).await.unwrap();
+    let served = app.clone();
+    tokio::spawn(async move { axum::serve(listener, router::router(served)).await });
+    let work = dir.path().join("work");
+    std::fs::create_dir(&work).unwrap();
+    let world =
+        World { app, row, url: format!("http://berth:{token}@{address}/git/shop.git"), work, _dir: dir };
+    world.git(&["init", "-q", "-b", "main"]).await;
+    world
+}
+
+impl World {
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("git");
+        command
+            .current_dir(&self.work)
+            .args(arguments)
+            .process_group(0)
+            .kill_on_drop(true)
+            .stdin(Stdio::null());
+        command
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_TERMINAL_PROMPT", "0");
+        for (name, value) in [("AUTHOR", "a"), ("COMMITTER", "c")] {
+            command.env(format!("GIT_{name}_NAME"), value).env(format!("GIT_{name}_EMAIL"), "x@example.org");
+        }
+        command
+    }
+
+    async fn git(&self, arguments: &[&str]) -> Output {
+        timeout(PATIENCE, self.command(arguments).output()).await.expect("git takes too long").unwrap()
+    }
+
+    async fn commit(&self, file: &str, content: &str) -> String {
+        std::fs::write(self.work.join(file), content).unwrap();
+        self.git(&["add", "-A"]).await;
+        self.git(&["commit", "-q", "-m", file]).await;
+        String::from_utf8(self.git(&["rev-parse", "HEAD"]).await.stdout).unwrap().trim().to_owned()
+    }
+
+    fn push(&self, refspec: &str) -> Child {
+        self.command(&["push", &self.url, refspec])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    /// The one build that has not ended.
+    async fn open_build(&self) -> BuildRow {
+        let mut changed = self.app.wakes.watch();
+        timeout(PATIENCE, async {
+            loop {
+                let open = builds::list_open(&mut self.app.store.read().await.unwrap()).await.unwrap();
+                if let Some(build) = open.into_iter().next() {
+                    return build;
+                }
+                changed.changed().await.unwrap();
+            }
+        })
+        .await
+        .expect("no build was queued")
+    }
+
+    async fn end_build(&self, mut build: BuildRow, trouble: Option<Trouble>) {
+        build.ended_at = Some(self.app.clock.now());
+        if trouble.is_none() {
+            build.status = BuildStatus::Succeeded;
+            build.image = Some(image(build.commit.as_deref().unwrap_or("upload")));
+            let mut manifest = AppManifest::default();
+            manifest.processes.insert("web".parse().unwrap(), "serve".into());
+            build.manifest = Some(manifest);
+        } else {
+            build.status = BuildStatus::Failed;
+            build.trouble = trouble;
+        }
+        let mut tx = self.app.store.begin().await.unwrap();
+        builds::update(&mut tx, &build).await.unwrap();
+        tx.commit().await.unwrap();
+        self.app.wakes.changed();
+    }
+
+    async fn build_says(&self, build: &BuildRow, words: &str) {
+        let length = self.app.build_logs.read(build.id, 0).await.unwrap().len() as u64;
+        self.app.build_logs.append(build.id, length, words.as_bytes()).await.unwrap();
+        self.app.wakes.changed();
+    }
+
+    async fn end_release(&self, version: u64, status: ReleaseStatus, trouble: Option<Trouble>) {
+        let mut changed = self.app.wakes.watch();
+        timeout(PATIENCE, async {
+            while self.release(version).await.is_none() {
+                changed.changed().await.unwrap();
+            }
+        })
+        .await
+        .expect("no release was made");
+        let mut tx = self.app.store.begin().await.unwrap();
+        let now = Some(self.app.clock.now());
+        releases::update(&mut tx, (self.row.id, version), status, now, trouble.as_ref()).await.unwrap();
+        tx.commit().await.unwrap();
+        self.app.wakes.changed();
+    }
+
+    async fn release(&self, version: u64) -> Option<berth_control_plane::domain::release::Release> {
+        let mut conn = self.app.store.read().await.unwrap();
+        releases::find(&self.app.store, &mut conn, self.row.id, version).await.unwrap()
+    }
+
+    async fn branch(&self) -> Option<(String, String)> {
+        let refs = self.app.git.repositories.deploy_refs(self.row.id).await.unwrap();
+        assert!(refs.len() <= 1, "{refs:?}");
+        refs.into_iter().next().map(|found| (found.branch, found.commit))
+    }
+
+    /// Pushes and lets everything go well.
+    async fn deploy(&self, refspec: &str, version: u64) -> String {
+        let push = self.push(refspec);
+        let build = self.open_build().await;
+        self.end_build(build, None).await;
+        self.end_release(version, ReleaseStatus::Current, None).await;
+        let (success, words) = ended(push).await;
+        assert!(success, "{words}");
+        words
+    }
+}
+
+async fn ended(push: Child) -> (bool, String) {
+    let output = timeout(PATIENCE, push.wait_with_output()).await.expect("the push takes too long").unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn trouble(code: Code, message: &str) -> Option<Trouble> {
+    Some(Trouble { code, message: message.into(), log_tail: vec!["Traceback".into()] })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_must_build_and_release_and_show_it() {
+    let world = world().await;
+    std::fs::write(world.work.join(".gitattributes"), "app.py export-ignore\n").unwrap();
+    let commit = world.commit("app.py", "print(1)\n").await;
+    let push = world.push("main");
+    let build = world.open_build().await;
+    assert_eq!(
+        (build.commit.as_deref(), build.by.as_str(), build.releases),
+        (Some(commit.as_str()), "ann", false)
+    );
+    let tar = world.app.blobs.read(&build.source).await.unwrap().unwrap();
+    assert!(tar.windows(6).any(|part| part == b"app.py"), "the source must be whole");
+    assert_eq!(world.branch().await, None, "the ref must not move before the build has succeeded");
+    world.build_says(&build, "-----> Python app detected\n10%\r100%\n").await;
+    world.end_build(build, None).await;
+    world.end_release(1, ReleaseStatus::Current, None).await;
+    let (success, words) = ended(push).await;
+    assert!(success, "{words}");
+    let expected =
+        ["remote: -----> Python app detected", "100%", "Release v1", "http://shop.localhost:8080/"];
+    for part in expected {
+        assert!(words.contains(part), "{part} is missing in {words}");
+    }
+    assert!(!words.contains("10%\r"), "{words}");
+    assert_eq!(world.branch().await, Some(("main".into(), commit.clone())));
+    assert_eq!(world.release(1).await.unwrap().content.commit, Some(commit));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_build_must_leave_the_ref_where_it_was() {
+    let world = world().await;
+    let first = world.commit("a", "1").await;
+    world.deploy("main", 1).await;
+    let second = world.commit("a", "2").await;
+    let push = world.push("main");
+    let build = world.open_build().await;
+    world.build_says(&build, "no such package\n").await;
+    world.end_build(build, trouble(Code::B14, "pip failed")).await;
+    let (success, words) = ended(push).await;
+    assert!(!success);
+    for part in
+        ["no such package", "[B14]: pip failed", "berth explain B14", &format!("stays at {}", &first[..7])]
+    {
+        assert!(words.contains(part), "{part} is missing in {words}");
+    }
+    assert_eq!(world.branch().await, Some(("main".into(), first)));
+    assert!(world.release(2).await.is_none());
+    // A failed build is not gone on from: the same commit is built again.
+    let push = world.push("main");
+    let again = world.open_build().await;
+    assert_eq!(again.commit, Some(second));
+    world.end_build(again, None).await;
+    world.end_release(2, ReleaseStatus::Current, None).await;
+    assert!(ended(push).await.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_does_not_come_up_must_be_told_and_keep_the_ref() {
+    let world = world().await;
+    world.commit("a", "1").await;
+    world.deploy("main", 1).await;
+    let second = world.commit("a", "2").await;
+    let push = world.push("main");
+    let build = world.open_build().await;
+    world.end_build(build, None).await;
+    world.end_release(2, ReleaseStatus::Failed, trouble(Code::R10, "nothing bound port 5000")).await;
+    let (success, words) = ended(push).await;
+    assert!(success, "the commit was accepted: {words}");
+    for part in ["v2 did not come up [R10]: nothing bound port 5000", "Traceback", "v1 serves on"] {
+        assert!(words.contains(part), "{part} is missing in {words}");
+    }
+    assert_eq!(world.branch().await, Some(("main".into(), second)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_a_push_of_the_deploy_branch_must_be_refused_with_a_sentence() {
+    let world = world().await;
+    world.commit("a", "1").await;
+    world.git(&["branch", "feature"]).await;
+    world.git(&["tag", "v1"]).await;
+    let refused = async |refspec: &str, code: &str| {
+        let (success, words) = ended(world.push(refspec)).await;
+        assert!(!success && words.contains(code), "{refspec}: {words}");
+    };
+    refused("feature", "[G10] only main (or master) deploys").await;
+    refused("v1", "[G10] the tag v1").await;
+    world.deploy("main", 1).await;
+    refused(":main", "[G14]").await;
+    for n in 0..101 {
+        world.git(&["branch", &format!("b{n}")]).await;
+    }
+    refused("refs/heads/b*", "[G13]").await;
+    // Master deploys as well, and is then the one branch.
+    world.git(&["branch", "master"]).await;
+    let (success, words) = ended(world.push("master")).await;
+    assert!(success && words.contains("v1 runs already"), "{words}");
+    assert_eq!(world.branch().await.unwrap().0, "master");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_pushes_at_once_the_second_must_be_refused() {
+    let world = world().await;
+    world.commit("a", "1").await;
+    let first = world.push("main");
+    let build = world.open_build().await;
+    world.commit("a", "2").await;
+    let (success, words) = ended(world.push("main")).await;
+    assert!(!success && words.contains("[G11] another push to shop is under way (by ann"), "{words}");
+    world.end_build(build, None).await;
+    world.end_release(1, ReleaseStatus::Current, None).await;
+    assert!(ended(first).await.0);
+    world.deploy("main", 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_must_outlive_its_push_and_be_found_by_the_next() {
+    let world = world().await;
+    let commit = world.commit("a", "1").await;
+    let mut push = world.push("main");
+    let build = world.open_build().await;
+    // As Ctrl-C does: git and its transport helper both.
+    let group = Pid::from_raw(i32::try_from(push.id().unwrap()).unwrap());
+    killpg(group, Signal::SIGKILL).unwrap();
+    push.wait().await.unwrap();
+    // The server sees it in its own time; until then the app is owned.
+    timeout(PATIENCE, async {
+        while world.app.git.pushes.is_owned(world.row.id) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the broken push goes on");
+    let again = world.push("main");
+    world.build_says(&build, "halfway\n").await;
+    world.end_build(build.clone(), None).await;
+    world.end_release(1, ReleaseStatus::Current, None).await;
+    let (success, words) = ended(again).await;
+    assert!(success && words.contains("going on from there") && words.contains("halfway"), "{words}");
+    assert_eq!(world.release(1).await.unwrap().content.build, Some(build.id));
+    assert_eq!(world.branch().await, Some(("main".into(), commit)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ref_that_moved_without_its_release_must_be_taken_back() {
+    let world = world().await;
+    let first = world.commit("a", "1").await;
+    world.deploy("main", 1).await;
+    let second = world.commit("a", "2").await;
+    let push = world.push("main");
+    let build = world.open_build().await;
+    world.end_build(build, None).await;
+    world.end_release(2, ReleaseStatus::Current, None).await;
+    assert!(ended(push).await.0);
+    // As if the control plane had died between the ref's move and the release.
+    let mut tx = world.app.store.begin().await.unwrap();
+    let mut row = builds::find_by_commit(&mut tx, world.row.id, &second).await.unwrap().unwrap();
+    row.release = None;
+    builds::update(&mut tx, &row).await.unwrap();
+    tx.commit().await.unwrap();
+    git::reconcile_all(&world.app).await;
+    assert_eq!(world.branch().await, Some(("main".into(), first)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_push_must_be_told_why() {
+    let world = world().await;
+    world.commit("a", "1").await;
+    let to = async |url: String| {
+        let output = world.git(&["push", &url, "main"]).await;
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let missing = to(world.url.replace("shop.git", "nothing.git")).await;
+    assert!(
+        missing.contains("[A12] there is no app nothing") && missing.contains("berth apps create"),
+        "{missing}"
+    );
+    let wrong = to(world.url.replace("berth:berth_", "berth:wrong_")).await;
+    assert!(wrong.contains("Authentication failed"), "{wrong}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_commit_must_be_refused() {
+    let world = world().await;
+    world.git(&["commit", "-q", "--allow-empty", "-m", "nothing"]).await;
+    let (success, words) = ended(world.push("main")).await;
+    assert!(!success && words.contains("[B11]"), "{words}");
+    assert_eq!(world.branch().await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_that_unfolds_without_end_must_be_refused() {
+    let world = world().await;
+    world.commit("a", "x").await;
+    // Ten levels of ten names for the level below: ten thousand million files in a few objects.
+    let mut tree =
+        String::from_utf8(world.git(&["rev-parse", "HEAD^{tree}"]).await.stdout).unwrap().trim().to_owned();
+    for _ in 0..10 {
+        let listing: String = (0..10).map(|n| format!("040000 tree {tree}\td{n}\n")).collect();
+        std::fs::write(world.work.join("listing"), listing).unwrap();
+        let mut make = world.command(&["mktree"]);
+        make.stdin(std::fs::File::open(world.work.join("listing")).unwrap());
+        tree = String::from_utf8(make.output().await.unwrap().stdout).unwrap().trim().to_owned();
+    }
+    let commit = String::from_utf8(world.git(&["commit-tree", "-m", "bomb", &tree]).await.stdout).unwrap();
+    let (success, words) = ended(world.push(&format!("{}:refs/heads/main", commit.trim()))).await;
+    assert!(!success && words.contains("[B22]"), "{words}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_push_must_stream_and_be_cloned_again() {
+    let world = world().await;
+    // Twelve MiB that do not compress are sent in chunks, as git does above http.postBuffer.
+    let bytes: Vec<u8> =
+        (0..3_000_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).rotate_left(n).to_le_bytes()).collect();
+    std::fs::write(world.work.join("large"), bytes).unwrap();
+    world.commit("a", "1").await;
+    world.deploy("main", 1).await;
+    let clone = world.git(&["clone", "-q", &world.url, "copy"]).await;
+    assert!(clone.status.success(), "{}", String::from_utf8_lossy(&clone.stderr));
+    assert!(world.work.join("copy/large").exists());
+}

@@ -5,11 +5,22 @@ import os
 import shutil
 import subprocess
 import sys
+import traceback
 
 # Exit status of `compile` that asks for the step's fallback (see README.md).
 NEEDS_FALLBACK = 79
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def crash(kind, value, trace):
+    """A pack that is broken must not look like one that does not know the source: Python's own status would be 1."""
+    traceback.print_exception(kind, value, trace)
+    sys.stdout.flush()
+    os._exit(70)
+
+
+sys.excepthook = crash
 
 
 def heading(text):

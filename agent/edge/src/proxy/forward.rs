@@ -34,7 +34,7 @@ pub struct Forwarded {
 /// Why an attempt gave no response.
 enum Attempt {
     /// Nothing was written; here is the request again.
-    NotSent(Request<RequestBody>, Failure),
+    NotSent(Box<Request<RequestBody>>, Failure),
     /// It may have arrived.
     Lost,
     /// It is over.
@@ -68,7 +68,7 @@ pub async fn forward(
             Some(connection) => send(exchange, connection, request, activity.as_deref()).await,
             None => match connect(exchange, &instance).await {
                 Some(connection) => send(exchange, connection, request, activity.as_deref()).await,
-                None => Err(Attempt::NotSent(request, Failure::H21)),
+                None => Err(Attempt::NotSent(Box::new(request), Failure::H21)),
             },
         };
         request = match attempt {
@@ -79,7 +79,7 @@ pub async fn forward(
             // A stale connection says nothing about the instance: the same one may be tried.
             Err(Attempt::NotSent(request, _)) if reused => {
                 used.fresh = true;
-                request
+                *request
             }
             Err(Attempt::NotSent(request, failure)) if !used.other => {
                 used.other = true;
@@ -87,7 +87,7 @@ pub async fn forward(
                 if !has_other(exchange, instance.id) {
                     return Err(failure);
                 }
-                request
+                *request
             }
             Err(Attempt::NotSent(_, failure) | Attempt::Failed(failure)) => return Err(failure),
             Err(Attempt::Lost) => match spare {
@@ -188,7 +188,7 @@ async fn send(
     match answered {
         Ok(response) => Ok((response, connection)),
         Err(mut failed) => Err(match failed.take_message() {
-            Some(request) => Attempt::NotSent(request, Failure::H13_CLOSED),
+            Some(request) => Attempt::NotSent(Box::new(request), Failure::H13_CLOSED),
             None if activity.is_some_and(Activity::too_large) => Attempt::Failed(Failure::H41_TOO_LARGE),
             None if failed.error().is_parse() => Attempt::Failed(Failure::H13_GARBLED),
             None => Attempt::Lost,

@@ -7,7 +7,7 @@
 //! | [`api`] | `/v1`: one file per resource |
 //! | [`git`], [`intake`] | push; source trees coming in |
 //! | [`registry`], [`agents`] | images; what hosts ask and say |
-//! | [`blobs`], [`build_logs`], [`sessions`] | content by digest, build output, streams from agents behind NAT |
+//! | [`blobs`], [`build_logs`], [`sessions`], [`log_sources`] | content by digest, build output, streams from agents behind NAT |
 //! | [`domain`], [`plan`] | pure rules; they import no I/O and no clock |
 //! | [`store`] | the only place with SQL |
 //! | [`tasks`] | background loops |
@@ -24,6 +24,7 @@ pub mod config;
 pub mod domain;
 pub mod git;
 pub mod intake;
+pub mod log_sources;
 pub mod metrics;
 pub mod plan;
 pub mod registry;

@@ -9,10 +9,12 @@ pub mod extract;
 pub mod formation;
 pub mod hosts;
 pub mod instances;
+pub mod logs;
 pub mod problem;
 pub mod releases;
 pub mod stacks;
 pub mod tokens;
+pub mod uploads;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -32,8 +34,10 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(releases::rollback))
         .routes(routes!(releases::restart))
         .routes(routes!(instances::list))
-        .routes(routes!(builds::list))
+        .routes(routes!(builds::list, uploads::upload))
         .routes(routes!(builds::show))
+        .routes(routes!(uploads::output))
+        .routes(routes!(logs::show))
         .routes(routes!(events::list))
         .routes(routes!(hosts::list))
         .routes(routes!(hosts::metrics))

@@ -71,3 +71,38 @@ pub async fn expire(conn: &mut SqliteConnection, keep: u32) -> Result<u64, Store
     .await?;
     Ok(done.rows_affected())
 }
+
+/// An app's events that were stored after the one with number `after`, oldest first, with their numbers.
+///
+/// # Errors
+/// The store failed.
+pub async fn list_after(
+    conn: &mut SqliteConnection,
+    app: AppId,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<(i64, Event)>, StoreError> {
+    let rows: Vec<(i64, i64, String, Option<String>, String)> = sqlx::query_as(
+        "SELECT id, at, process, code, message FROM events WHERE app_id = ? AND id > ? ORDER BY id LIMIT ?",
+    )
+    .bind(app.to_string())
+    .bind(after)
+    .bind(limit)
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|(number, at, process, code, message)| {
+            let code = code.map(|code| parse("events.code", &code)).transpose()?;
+            Ok((number, Event { at: time("events.at", at)?, process, code, message }))
+        })
+        .collect()
+}
+
+/// The number of the newest event there is, of any app.
+///
+/// # Errors
+/// The store failed.
+pub async fn newest_number(conn: &mut SqliteConnection) -> Result<i64, StoreError> {
+    let number: Option<i64> = sqlx::query_scalar("SELECT MAX(id) FROM events").fetch_one(conn).await?;
+    Ok(number.unwrap_or(0))
+}

@@ -42,7 +42,7 @@ impl Person {
     }
 
     fn berth(&self, arguments: &[&str]) -> Output {
-        self.prepare(&assert_cmd::cargo::cargo_bin!("berth")).args(arguments).output().unwrap()
+        self.prepare(assert_cmd::cargo::cargo_bin!("berth")).args(arguments).output().unwrap()
     }
 
     #[track_caller]
@@ -74,7 +74,7 @@ fn login_must_verify_keep_and_hand_the_token_to_git() {
     assert!(!person.home.path().join(".config/berth/credentials.toml").exists(), "a refused token was kept");
 
     let login = person
-        .prepare(&assert_cmd::cargo::cargo_bin!("berth"))
+        .prepare(assert_cmd::cargo::cargo_bin!("berth"))
         .args(["login", &fake.url()])
         .write_stdin(format!("{TOKEN}\n"))
         .output()

@@ -142,7 +142,7 @@ impl Client {
     }
 
     async fn refusal(&self, response: Response) -> Failure {
-        let status = response.status();
+        let (status, path) = (response.status(), response.url().path().to_owned());
         let text = response.text().await.unwrap_or_default();
         if let Ok(problem) = serde_json::from_str::<Problem>(&text) {
             return problem.into();
@@ -156,7 +156,8 @@ impl Client {
             _ => Exit::Failed,
         };
         let text: String = text.trim().chars().take(ERROR_TEXT_CHARS_MAX).collect();
-        Failure::new(exit, format!("{} answered {status}: {text}", self.base))
+        let text = if text.is_empty() { "Is it a Berth control plane of this version?" } else { &text };
+        Failure::new(exit, format!("{} answered {path} with {status}. {text}", self.base))
     }
 }
 

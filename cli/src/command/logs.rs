@@ -1,17 +1,28 @@
 //! `berth logs`: the last lines and, with `-f`, every new one until Ctrl-C.
 
+use std::time::{Duration, Instant};
+
 use berth_wire::log::{LogLine, LogSource};
 use berth_wire::session::LOG_LINES_MAX;
 use console::style;
 use futures_util::StreamExt as _;
-use reqwest::Method;
+use jiff::Timestamp;
+use reqwest::{Method, RequestBuilder};
 
+use crate::client::Client;
 use crate::failure::{Exit, Failure};
 use crate::screen::Screen;
 use crate::session::Session;
 
 /// A JSON line is a [`LogLine`]: its text, at worst six bytes a character (`\u0000`), and a little around it.
 const LINE_BYTES_MAX: usize = 6 * LogLine::TEXT_BYTES_MAX + 1_000;
+
+/// How many of the last lines are asked for after a break: what a busy app writes in the seconds of a restart.
+const AGAIN_LINES: u32 = 1_000;
+/// A control plane that restarts is away for a moment; longer is a failure.
+const UNREACHABLE_MAX: Duration = Duration::from_secs(60);
+/// Pause before asking again.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Arguments of `logs`.
 #[derive(Debug, clap::Args)]
@@ -28,49 +39,94 @@ pub struct Arguments {
     process: Option<String>,
 }
 
-/// Runs it.
+/// Runs it. A followed log survives a control plane that restarts: lines that were written meanwhile are asked for again.
 ///
 /// # Errors
-/// As the API has it, or the connection breaks.
+/// As the API has it, or the connection breaks and does not come back.
 pub async fn run(session: &Session<'_>, arguments: Arguments) -> Result<(), Failure> {
     let (app, client) = (session.app()?, session.client()?);
-    let mut request = client.request(Method::GET, &format!("/v1/apps/{app}/logs"))?;
-    request = request.query(&[("n", arguments.number.to_string()), ("follow", arguments.follow.to_string())]);
-    if let Some(process) = &arguments.process {
-        request = request.query(&[("process", process)]);
-    }
-    let mut pieces = client.send(request).await?.bytes_stream();
-    let mut lines = Lines::default();
-    while let Some(piece) = pieces.next().await {
-        let piece = piece.map_err(|error| client.unreachable(&error))?;
-        lines.push(&piece)?;
-        while let Some(line) = lines.next_line() {
-            print(session.screen, &line)?;
+    let mut tail = Tail { screen: session.screen, last: None };
+    let mut number = arguments.number;
+    let mut heard = Instant::now();
+    loop {
+        let request = client.request(Method::GET, &format!("/v1/apps/{app}/logs"))?;
+        let mut query = vec![("n", number.to_string()), ("follow", arguments.follow.to_string())];
+        query.extend(arguments.process.iter().map(|process| ("process", process.clone())));
+        match tail.read(&client, request.query(&query), &mut heard).await {
+            Ok(()) if !arguments.follow => return Ok(()),
+            Ok(()) => {}
+            Err(failure) if arguments.follow && failure.exit == Exit::Unreachable && tail.last.is_some() => {
+                if heard.elapsed() > UNREACHABLE_MAX {
+                    return Err(failure);
+                }
+            }
+            Err(failure) => return Err(failure),
         }
+        number = AGAIN_LINES;
+        tokio::time::sleep(RETRY_PAUSE).await;
     }
-    Ok(())
 }
 
-fn print(screen: &Screen, line: &str) -> Result<(), Failure> {
-    if line.is_empty() {
-        return Ok(());
+/// What was shown so far.
+struct Tail<'a> {
+    screen: &'a Screen,
+    /// The stamp of the newest line shown; none before the first.
+    last: Option<Timestamp>,
+}
+
+impl Tail<'_> {
+    /// Shows the lines of one answer until it ends.
+    async fn read(
+        &mut self,
+        client: &Client,
+        request: RequestBuilder,
+        heard: &mut Instant,
+    ) -> Result<(), Failure> {
+        let mut pieces = client.send(request).await?.bytes_stream();
+        *heard = Instant::now();
+        let shown = self.last;
+        let mut lines = Lines::default();
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|error| client.unreachable(&error))?;
+            *heard = Instant::now();
+            lines.push(&piece)?;
+            while let Some(line) = lines.next_line() {
+                self.show(&line, shown)?;
+            }
+        }
+        Ok(())
     }
-    if screen.is_json() {
-        screen.raw(format!("{line}\n"));
-        return Ok(());
+
+    /// Shows one line unless it is from before `shown`, when an earlier connection had it.
+    fn show(&mut self, text: &str, shown: Option<Timestamp>) -> Result<(), Failure> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        let line: LogLine = serde_json::from_str(text)
+            .map_err(|e| Failure::new(Exit::Failed, format!("a log line could not be read: {e}")))?;
+        if shown.is_some_and(|shown| line.at <= shown) {
+            return Ok(());
+        }
+        self.last = self.last.max(Some(line.at));
+        if self.screen.is_json() {
+            self.screen.raw(format!("{text}\n"));
+        } else {
+            self.screen.line(coloured(&line));
+        }
+        Ok(())
     }
-    let line: LogLine = serde_json::from_str(line)
-        .map_err(|e| Failure::new(Exit::Failed, format!("a log line could not be read: {e}")))?;
+}
+
+/// Stamp and process in the source's colour; the text itself is left as it was written.
+fn coloured(line: &LogLine) -> String {
     let text = line.to_string();
-    // Where stamp and process end; the text itself is left as it was written.
-    let head = text.len() - line.text.len();
-    let colour = match line.source {
-        LogSource::App => style(&text[..head]).cyan(),
-        LogSource::Berth => style(&text[..head]).magenta(),
-        LogSource::Router => style(&text[..head]).green(),
+    let (head, rest) = text.split_at(text.len() - line.text.len());
+    let head = match line.source {
+        LogSource::App => style(head).cyan(),
+        LogSource::Berth => style(head).magenta(),
+        LogSource::Router => style(head).green(),
     };
-    screen.line(format!("{colour}{}", &text[head..]));
-    Ok(())
+    format!("{head}{rest}")
 }
 
 /// Puts lines together from pieces that end anywhere, also within a character.

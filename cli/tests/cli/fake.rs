@@ -27,6 +27,8 @@ pub struct Script {
     pub received: BTreeMap<String, Vec<Vec<u8>>>,
     /// Blobs of the registry.
     pub blobs: BTreeMap<String, Vec<u8>>,
+    /// What each connection that follows the log gets.
+    pub followed: Vec<Vec<u32>>,
     /// How the build ends.
     pub build: Option<Value>,
 }
@@ -156,13 +158,23 @@ async fn build(State(script): State<Shared>) -> Json<Value> {
     Json(script.lock().unwrap().build.clone().unwrap_or_else(|| a_build("succeeded")))
 }
 
-async fn logs() -> Response {
-    let line = |text: &str| {
-        let line =
-            json!({"at": "2026-11-24T16:20:00.123456Z", "source": "app", "process": "web.1", "text": text});
-        format!("{line}\n")
+/// The whole log for whoever does not follow; for a follower the scripted connections, each with the second of every line,
+/// and then the app is gone.
+async fn logs(State(script): State<Shared>, request: Request) -> Response {
+    let line = |second: u32, text: &str| {
+        let at = format!("2026-11-24T16:20:{second:02}.123456Z");
+        format!("{}\n", json!({"at": at, "source": "app", "process": "web.1", "text": text}))
     };
-    Body::from(line("Listening") + &line("Ünïcode")).into_response()
+    if !request.uri().query().unwrap_or_default().contains("follow=true") {
+        return Body::from(line(0, "Listening") + &line(0, "Ünïcode")).into_response();
+    }
+    let mut script = script.lock().unwrap();
+    if script.followed.is_empty() {
+        return problem(404, "A12", "There is no app of this name.");
+    }
+    let seconds = script.followed.remove(0);
+    Body::from(seconds.iter().map(|&second| line(second, &format!("line {second}"))).collect::<String>())
+        .into_response()
 }
 
 async fn keep_stack(State(script): State<Shared>, Path(name): Path<String>, request: Request) -> Json<Value> {

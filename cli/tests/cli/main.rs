@@ -163,6 +163,18 @@ fn output_that_is_no_terminal_must_have_no_colour_and_no_progress() {
 }
 
 #[test]
+fn a_followed_log_must_go_on_after_a_break_and_show_each_line_once() {
+    let fake = Fake::start();
+    let person = Person::signed_in(&fake);
+    fake.script.lock().unwrap().followed = vec![vec![1, 2], vec![1, 2, 3], vec![3, 4]];
+    let output = person.berth(&["logs", "-f"]);
+    assert_eq!(output.status.code(), Some(5), "the app is gone in the end: {output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    let texts: Vec<&str> = said.lines().filter_map(|line| line.split("]: ").nth(1)).collect();
+    assert_eq!(texts, ["line 1", "line 2", "line 3", "line 4"]);
+}
+
+#[test]
 fn deploy_must_send_the_folder_show_the_build_and_await_the_release() {
     let fake = Fake::start();
     let person = Person::signed_in(&fake);

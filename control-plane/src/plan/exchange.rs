@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 
 use berth_wire::name::ProcessType;
-use berth_wire::report::Trouble;
+use berth_wire::report::{InstanceState, Trouble};
 use berth_wire::spec::{Desired, InstanceSpec, Work};
 
 use super::{AppState, Look, Step};
@@ -96,7 +96,9 @@ fn sort(
     all.sort_by_key(|p| (Reverse(serving.contains(&p.spec.id)), p.spec.id));
     let (mut kept, mut old) = (Vec::<Placed>::new(), Vec::new());
     for placed in all {
-        let wanted = placed.fingerprint == print && (1..=count).contains(&placed.spec.index);
+        // A service that its host gave up on is replaced, also where nothing else changes.
+        let ended = placed.report.as_ref().is_some_and(|r| r.state == InstanceState::Exited);
+        let wanted = placed.fingerprint == print && (1..=count).contains(&placed.spec.index) && !ended;
         if wanted && kept.iter().all(|k| k.spec.index != placed.spec.index) {
             kept.push(placed.clone());
         } else {

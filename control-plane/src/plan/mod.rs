@@ -20,6 +20,9 @@ pub mod place;
 pub mod rollout;
 pub mod specs;
 
+#[cfg(test)]
+mod simulation;
+
 use std::collections::HashSet;
 
 use berth_wire::api::{Event, ReleaseStatus};
@@ -123,8 +126,6 @@ pub enum Step {
     Build(Box<BuildRow>),
     /// Something people want to know.
     Say(AppId, Event),
-    /// A deleted app has nothing left to stop: its rows and files can go.
-    Purge(AppId),
 }
 
 /// What one look came to.
@@ -132,6 +133,8 @@ pub enum Step {
 pub struct Plan {
     /// What is to be changed, in this order.
     pub steps: Vec<Step>,
+    /// Deleted apps that have nothing left to stop: their files, then their rows can go.
+    pub purgeable: Vec<AppId>,
     /// Whether time alone may change something soon: a settling worker, a watch window, a boot timeout.
     pub unsettled: bool,
 }

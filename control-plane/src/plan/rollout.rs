@@ -66,7 +66,7 @@ fn remove_app(look: &mut Look<'_>, app: &AppState) {
     }
     let building = look.state.builds.iter().any(|build| build.app == app.app.id);
     if app.instances.is_empty() && !building {
-        look.step(Step::Purge(app.app.id));
+        look.plan.purgeable.push(app.app.id);
     }
 }
 

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::plan::rollout::WATCH;
 use crate::plan::{self, AppState, Settings, State, Step, specs::spec_of};
+use crate::tasks::purge_app::purge_app;
 use crate::store::{Store, StoreError, apps, builds, events, hosts, instances, releases, specs};
 
 /// By timer when something may change with time alone: a worker settles in three seconds.
@@ -33,8 +34,12 @@ pub async fn run(app: App) {
         let planned = plan_once(&app).await;
         app.metrics.planned(begun.elapsed(), planned.is_ok());
         let pause = match planned {
-            Ok(Outcome { unsettled: true, .. }) => EVERY_UNSETTLED,
-            Ok(_) => EVERY,
+            Ok(outcome) => {
+                for gone in outcome.purgeable {
+                    purge_app(&app, gone).await;
+                }
+                if outcome.unsettled { EVERY_UNSETTLED } else { EVERY }
+            }
             Err(error) => {
                 tracing::error!(%error, "planning failed; it is tried again");
                 EVERY_UNSETTLED
@@ -52,8 +57,8 @@ pub async fn run(app: App) {
 pub struct Outcome {
     /// Whether time alone may change something soon.
     pub unsettled: bool,
-    /// Apps that are gone for good: their files can go.
-    pub purged: Vec<AppId>,
+    /// Deleted apps that have nothing left to stop.
+    pub purgeable: Vec<AppId>,
 }
 
 /// Plans until there is nothing more to do.
@@ -76,6 +81,7 @@ pub async fn plan_once(app: &App) -> Result<Outcome, StoreError> {
         let state = load(store, &mut tx, settings, now).await?;
         let plan = plan::plan(&state, now, &mut || InstanceId(Uuid::now_v7()));
         outcome.unsettled = plan.unsettled;
+        outcome.purgeable = plan.purgeable;
         looks += 1;
         if plan.steps.is_empty() {
             break state;
@@ -87,9 +93,6 @@ pub async fn plan_once(app: &App) -> Result<Outcome, StoreError> {
         }
         changed = true;
         for step in plan.steps {
-            if let Step::Purge(app) = &step {
-                outcome.purged.push(*app);
-            }
             apply(store, &mut tx, step, now).await?;
         }
     };
@@ -166,7 +169,6 @@ async fn apply(
         }
         Step::Build(build) => builds::update(conn, &build).await,
         Step::Say(app, event) => events::insert(conn, app, &event).await,
-        Step::Purge(app) => apps::purge(conn, app).await,
     }
 }
 

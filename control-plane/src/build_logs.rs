@@ -48,6 +48,17 @@ impl BuildLogs {
         self.dir.join(format!("{build}.log"))
     }
 
+    /// Forgets a build's output; it may be gone already.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    pub async fn remove(&self, build: BuildId) -> io::Result<()> {
+        match tokio::fs::remove_file(self.path(build)).await {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
     /// Appends bytes that begin at `offset` of the build's output. What is stored already is skipped.
     ///
     /// # Errors

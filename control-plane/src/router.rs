@@ -11,7 +11,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::access;
-use crate::api::{self, problem::ApiError};
+use crate::api::{self, document, problem::ApiError};
 use crate::app::App;
 use crate::{agents, git, metrics, registry};
 
@@ -20,13 +20,14 @@ const BODY_BYTES_MAX: usize = 512 * 1024;
 
 /// Everything that `berthd` answers.
 pub fn router(app: App) -> Router {
-    let (api, document) = documented().split_for_parts();
+    let (api, described) = documented().split_for_parts();
+    let described = document::finish(described);
     api.merge(registry::routes())
         .merge(agents::routes())
         .merge(git::routes())
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics::show))
-        .route("/v1/openapi.json", get(move || async move { Json(document) }))
+        .route("/v1/openapi.json", get(move || async move { Json(described) }))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(axum::middleware::from_fn_with_state(app.clone(), access::authorise))
         .layer(axum::middleware::from_fn_with_state(app.clone(), metrics::count))
@@ -35,20 +36,14 @@ pub fn router(app: App) -> Router {
         .with_state(app)
 }
 
-/// The routes that the document describes.
-fn documented() -> OpenApiRouter<App> {
-    OpenApiRouter::with_openapi(info()).merge(api::routes())
+/// The document of `/v1`.
+pub fn document() -> OpenApi {
+    document::finish(documented().split_for_parts().1)
 }
 
-fn info() -> OpenApi {
-    let info = utoipa::openapi::InfoBuilder::new()
-        .title("Berth")
-        .version(env!("CARGO_PKG_VERSION"))
-        .description(Some(
-            "Push, run and watch apps. Errors are RFC 9457 problem documents with a stable code.",
-        ))
-        .build();
-    utoipa::openapi::OpenApiBuilder::new().info(info).build()
+/// The routes that the document describes.
+fn documented() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(document::start()).merge(api::routes())
 }
 
 /// Whether the store can be read.

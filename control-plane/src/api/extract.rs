@@ -27,10 +27,17 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             Err(JsonRejection::MissingJsonContentType(_)) => {
                 Err(ApiError::new(Code::A13, "the body must be JSON, with content-type: application/json"))
             }
-            Err(e) => Err(ApiError::new(Code::A13, format!("the body cannot be used: {}", e.body_text()))),
+            Err(e) => {
+                let text = e.body_text();
+                let reason = text.rsplit_once(AXUM_SAYS).map_or(text.as_str(), |(_, reason)| reason);
+                Err(ApiError::new(Code::A13, format!("the body cannot be used: {reason}")))
+            }
         }
     }
 }
+
+/// What axum puts before serde's own sentence.
+const AXUM_SAYS: &str = "into the target type: ";
 
 /// The parts of a path.
 #[derive(Debug, Clone)]

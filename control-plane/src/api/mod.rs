@@ -4,6 +4,7 @@ pub mod account;
 pub mod apps;
 pub mod builds;
 pub mod config;
+pub mod document;
 pub mod events;
 pub mod extract;
 pub mod formation;

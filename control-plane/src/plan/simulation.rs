@@ -29,15 +29,28 @@ use crate::domain::release::{AUTOMATIC, Beginnings, Release, Why, draft, head};
 /// What people and machines do.
 #[derive(Debug, Clone)]
 enum Act {
-    Deploy { good: bool },
-    Scale { web: u32, worker: u32 },
-    Quota { memory_mib: u64 },
+    Deploy {
+        good: bool,
+    },
+    Scale {
+        web: u32,
+        worker: u32,
+    },
+    Quota {
+        memory_mib: u64,
+    },
     Restart,
     /// The host gets round to some of its instances.
-    Host { which: u64 },
+    Host {
+        which: u64,
+    },
     /// A healthy instance dies.
-    Crash { which: usize },
-    Pass { seconds: i64 },
+    Crash {
+        which: usize,
+    },
+    Pass {
+        seconds: i64,
+    },
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -88,8 +101,7 @@ impl World {
             deleted_at: None,
             domains: vec!["shop.localhost".parse().unwrap()],
         };
-        let app =
-            AppState { app, live: vec![], fallback: None, config: BTreeMap::new(), instances: vec![] };
+        let app = AppState { app, live: vec![], fallback: None, config: BTreeMap::new(), instances: vec![] };
         let settings = Settings {
             build_quota: Quota::default(),
             build_seconds_max: 900,
@@ -282,7 +294,8 @@ impl World {
         }
         let ids: BTreeSet<_> = instances.iter().map(|p| p.spec.id).collect();
         assert_eq!(ids.len(), instances.len());
-        let count = |wanted: &[ReleaseStatus]| self.releases.iter().filter(|r| wanted.contains(&r.status)).count();
+        let count =
+            |wanted: &[ReleaseStatus]| self.releases.iter().filter(|r| wanted.contains(&r.status)).count();
         assert!(count(&[ReleaseStatus::Current]) <= 1);
         assert!(count(&[ReleaseStatus::Releasing, ReleaseStatus::Rolling]) <= 1);
         let spec = spec_of(&self.state, host.id);
@@ -321,8 +334,11 @@ fn turn(placed: &Placed, broken: bool, now: Timestamp) -> InstanceReport {
         (Desired::Run, S::BackingOff) => S::Preparing,
         (Desired::Run, _) => S::Healthy,
     };
-    let trouble = (broken && state == S::BackingOff)
-        .then(|| Trouble { code: Code::R16, message: "exited at once".into(), log_tail: vec![] });
+    let trouble = (broken && state == S::BackingOff).then(|| Trouble {
+        code: Code::R16,
+        message: "exited at once".into(),
+        log_tail: vec![],
+    });
     let restarts = before.restarts + u32::from(before.state == S::BackingOff && state == S::Preparing);
     let since = if state == before.state { before.since } else { now };
     InstanceReport { state, since, restarts, trouble, ..before }

@@ -166,3 +166,15 @@ pub async fn update(conn: &mut SqliteConnection, build: &BuildRow) -> Result<(),
     .await?;
     Ok(())
 }
+
+/// The ids of all of an app's builds.
+///
+/// # Errors
+/// The store failed.
+pub async fn ids_list(conn: &mut SqliteConnection, app: AppId) -> Result<Vec<BuildId>, StoreError> {
+    let ids: Vec<String> = sqlx::query_scalar("SELECT id FROM builds WHERE app_id = ?")
+        .bind(app.to_string())
+        .fetch_all(conn)
+        .await?;
+    ids.iter().map(|id| parse("builds.id", id)).collect()
+}

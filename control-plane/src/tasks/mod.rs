@@ -3,6 +3,7 @@
 
 pub mod expire_rows;
 pub mod plan_hosts;
+pub mod purge_app;
 
 use crate::app::App;
 

@@ -13,8 +13,8 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::plan::rollout::WATCH;
 use crate::plan::{self, AppState, Settings, State, Step, specs::spec_of};
-use crate::tasks::purge_app::purge_app;
 use crate::store::{Store, StoreError, apps, builds, events, hosts, instances, releases, specs};
+use crate::tasks::purge_app::purge_app;
 
 /// By timer when something may change with time alone: a worker settles in three seconds.
 const EVERY_UNSETTLED: Duration = Duration::from_millis(500);

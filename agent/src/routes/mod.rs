@@ -13,6 +13,8 @@
 mod counter;
 mod journal;
 mod link;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -1,26 +1,115 @@
-//! Images and layers. Skeleton of the names; filled next.
+//! Images and their layers: pulled from the control plane's registry, unpacked once, shared read-only by every
+//! container of the host; made from builds' uppers without copying; pushed; collected when nobody uses them.
+//!
+//! ```text
+//! LAYERS/blob-HEX/   pulled or imported: named by the digest of the bytes the agent itself hashed, so that a layer cannot
+//!                    pass for another whatever happens in the unpacker
+//!        key-HEX/    made here from an upper, named by its key
+//!          root/     the tree: on-disk ids from 0, overlayfs whiteouts
+//!          about.json
+//!        images/HEX/ manifest and configuration of an image, by the manifest's digest
+//!        tmp/        half-made; emptied at start
+//! ```
+//! A layer is filled under tmp/, synced and renamed: what has its name is whole. Mounting is the launcher's business, and what
+//! an image says about users, ports or volumes configures nothing here.
 
+mod pack;
+mod pull;
+mod push;
+mod registry;
+mod store;
+mod unpack;
+
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use berth_wire::digest::Digest;
 use berth_wire::image::ImageRef;
 use oci_spec::image::ImageConfiguration;
+use tokio::io::AsyncRead;
 
 use crate::installation::Installation;
+pub use store::Layer;
+use store::Store;
+pub use unpack::{Limits, main as unpack_main};
 
 /// What could not be done.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// A file operation failed.
-    #[error("image: {action} {path}: {source}")]
+    #[error("image: {action} {}: {source}", .path.display())]
     Io {
         /// What was tried.
         action: &'static str,
         /// On what.
         path: PathBuf,
         /// Why it failed.
-        source: std::io::Error,
+        source: io::Error,
     },
+    /// The archive breaks a rule.
+    #[error("image: a layer is refused: {0}")]
+    Refused(String),
+    /// No room for the layer.
+    #[error("image: no room for a layer at {}; remove apps or images, or enlarge pool_bytes (D13)", .0.display())]
+    Full(PathBuf),
+    /// The unpacker itself failed.
+    #[error("image: the unpacker failed: {0}")]
+    Unpacker(String),
+    /// The archive's source broke off.
+    #[error("image: reading a layer: {0}")]
+    Source(io::Error),
+    /// The registry did not answer.
+    #[error("image: {url}: {source}; is the control plane reachable?")]
+    Unreachable {
+        /// What was asked.
+        url: String,
+        /// Why there is no answer.
+        source: reqwest::Error,
+    },
+    /// The registry refused.
+    #[error("image: {url}: the registry answers {status}")]
+    Answer {
+        /// What was asked.
+        url: String,
+        /// The status.
+        status: u16,
+    },
+    /// Content is not what its digest says.
+    #[error("image: {what} has the digest {found} instead of {wanted}: it was damaged or forged on its way")]
+    Digest {
+        /// Which content.
+        what: &'static str,
+        /// What was asked for.
+        wanted: Digest,
+        /// What came.
+        found: Digest,
+    },
+    /// A document cannot be understood.
+    #[error("image: {what} of {of}: {reason}")]
+    Malformed {
+        /// Which document.
+        what: &'static str,
+        /// Of which image or layer.
+        of: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The upper is not where layers are kept.
+    #[error("image: {} is not on the same file system as the layers, so it cannot be moved there", .0.display())]
+    Elsewhere(PathBuf),
+    /// The task was cancelled because the process ends.
+    #[error("image: interrupted")]
+    Interrupted,
+}
+
+/// Why something failed, for a file operation that did.
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ImageError {
+    let path = path.to_owned();
+    move |source| match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ImageError::Full(path),
+        _ => ImageError::Io { action, path, source },
+    }
 }
 
 /// How the control plane's registry is reached.
@@ -43,19 +132,10 @@ pub struct Image {
     pub config: ImageConfiguration,
 }
 
-/// One layer that is here. It stays while a clone of this value lives.
-#[derive(Debug, Clone)]
-pub struct Layer {
-    /// The digest of its uncompressed tar; for a layer made here, of its key until it is pushed.
-    pub diff_id: Digest,
-    /// Its directory: on-disk ids from 0, overlay whiteouts.
-    pub path: PathBuf,
-}
-
 /// How [`Images::open`] is set up.
 #[derive(Debug, Clone)]
 pub struct ImagesConfig {
-    /// Where layers go; on the pool, so that an upper can be moved there.
+    /// Where layers go; on the pool, so that an upper can be moved there. No other process may use it.
     pub layers_dir: PathBuf,
     /// The program whose `unpack` subcommand unpacks: the agent itself.
     pub unpacker: PathBuf,
@@ -63,71 +143,108 @@ pub struct ImagesConfig {
     pub bytes_max: u64,
 }
 
-/// The layers and images of a host.
+/// The layers and images of a host. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Images {
+    inner: Arc<Inner>,
+}
+
 #[derive(Debug)]
-pub struct Images {}
+struct Inner {
+    store: Arc<Store>,
+    unpacker: PathBuf,
+    uid_base: u32,
+    bytes_max: u64,
+    http: reqwest::Client,
+}
+
+/// Runs what blocks on a thread for it.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, ImageError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| ImageError::Interrupted)?
+}
 
 impl Images {
     /// Opens the store and removes what a crash left half-made.
     ///
     /// # Errors
     /// An unusable directory.
-    pub async fn open(_installation: &Installation, _config: ImagesConfig) -> Result<Self, ImageError> {
-        unimplemented!()
+    pub async fn open(installation: &Installation, config: ImagesConfig) -> Result<Self, ImageError> {
+        let dir = config.layers_dir.clone();
+        let store = Arc::new(blocking(move || Store::open(&dir)).await?);
+        let http = registry::client()?;
+        let ImagesConfig { unpacker, bytes_max, .. } = config;
+        let uid_base = installation.unpacker_uid_base();
+        Ok(Self { inner: Arc::new(Inner { store, unpacker, uid_base, bytes_max, http }) })
     }
-    /// Unpacks one tar (plain, gzip or zstd) as a layer.
+
+    /// Unpacks one tar (plain, gzip or zstd) as a layer; one that is here already is not unpacked again.
     ///
     /// # Errors
     /// A tar that is refused, a full pool.
-    pub async fn import_tar(
-        &self,
-        _tar: impl tokio::io::AsyncRead + Send + Unpin + 'static,
-    ) -> Result<Layer, ImageError> {
-        unimplemented!()
+    pub async fn import_tar(&self, tar: impl AsyncRead + Send + Unpin) -> Result<Layer, ImageError> {
+        self.inner.import(tar).await
     }
-    /// Takes an existing directory tree, such as a prebuilt root, as a layer without copying; it is not removed by the collector.
+
+    /// Takes an existing directory tree, such as a prebuilt root, as a layer without copying. It is not the store's: never collected.
     ///
     /// # Errors
     /// Not a directory.
-    pub fn borrow_directory(&self, _root: &Path) -> Result<Layer, ImageError> {
-        unimplemented!()
+    pub fn borrow_directory(&self, root: &Path) -> Result<Layer, ImageError> {
+        Layer::borrowed(root)
     }
-    /// Pulls what is missing of an image.
+
+    /// Pulls what is missing of an image. Needs no registry if nothing is.
     ///
     /// # Errors
     /// A registry that is not reachable, content that is not what its digest says, a refused layer.
-    pub async fn ensure(&self, _image: &ImageRef, _registry: &Registry) -> Result<Image, ImageError> {
-        unimplemented!()
+    pub async fn ensure(&self, image: &ImageRef, registry: &Registry) -> Result<Image, ImageError> {
+        self.inner.ensure(image, registry).await
     }
-    /// Makes an (unmounted) container's upper directory a layer under a key, by moving its whole subvolume.
+
+    /// Makes a container's upper directory (unmounted, its processes gone) a layer under a key, by moving the directory
+    /// it is in, with its subvolume and everything else in it removed. If the key has a layer already, that one is the answer.
     ///
     /// # Errors
     /// Not on the pool.
-    pub async fn layer_from_upper(&self, _upper: &Path, _key: &str) -> Result<Layer, ImageError> {
-        unimplemented!()
+    pub async fn layer_from_upper(&self, upper: &Path, key: &str) -> Result<Layer, ImageError> {
+        let (inner, upper, key) = (self.inner.clone(), upper.to_owned(), key.to_owned());
+        blocking(move || inner.store.adopt_upper(&upper, &key)).await
     }
+
     /// The layer that was made under a key, if it is still here.
-    pub fn find_keyed(&self, _key: &str) -> Option<Layer> {
-        unimplemented!()
+    pub fn find_keyed(&self, key: &str) -> Option<Layer> {
+        self.inner.store.find_keyed(key)
     }
+
+    /// The layer with this directory: how a new agent holds on to the layers of containers that it found running.
+    pub fn find_path(&self, path: &Path) -> Option<Layer> {
+        self.inner.store.find_path(path)
+    }
+
     /// Pushes what the registry lacks of these layers (lowest first) and an image of them; `config`'s rootfs is filled in.
+    /// The image is then here as well, so that running it pulls nothing.
     ///
     /// # Errors
     /// A registry that is not reachable or refuses.
     pub async fn push(
         &self,
-        _registry: &Registry,
-        _repository: &str,
-        _layers: &[Layer],
-        _config: ImageConfiguration,
+        registry: &Registry,
+        repository: &str,
+        layers: &[Layer],
+        config: ImageConfiguration,
     ) -> Result<ImageRef, ImageError> {
-        unimplemented!()
+        self.inner.push(registry, repository, layers, config).await
     }
-    /// Removes unused layers while all together are over the bound; says how many bytes went.
+
+    /// Removes unused layers while all together are over the bound; says how many bytes went. To be called when the
+    /// containers found at start have their layers held.
     ///
     /// # Errors
     /// A refused removal.
     pub async fn collect(&self) -> Result<u64, ImageError> {
-        unimplemented!()
+        let inner = self.inner.clone();
+        blocking(move || inner.store.collect(inner.bytes_max)).await
     }
 }

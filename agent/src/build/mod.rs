@@ -28,6 +28,8 @@ use crate::image::Registry;
 mod log;
 mod manifest;
 mod pipeline;
+#[cfg(test)]
+mod pipeline_tests;
 mod plan;
 mod procfile;
 mod sandbox;

@@ -138,7 +138,7 @@ impl Screen {
         }
         let red = |text: &str| style(text.to_owned()).for_stderr().red().bold();
         match failure.code {
-            Some(code) => eprintln!("{} {code} {}. {}", red("error:"), code.title(), failure.message),
+            Some(code) => eprintln!("{} {code} {}\n  {}", red("error:"), code.title(), failure.message),
             None => eprintln!("{} {}", red("error:"), failure.message),
         }
         if !failure.log_tail.is_empty() {

@@ -37,6 +37,7 @@ enum Verb {
         name: Option<AppName>,
     },
     /// Destroy an app with its releases, builds and logs
+    #[command(visible_alias = "delete")]
     Destroy {
         /// Which; found as everywhere if left out
         name: Option<AppName>,

@@ -9,7 +9,7 @@ use berth_wire::edge::Upstream;
 use berth_wire::id::InstanceId;
 use tokio::sync::watch;
 
-use crate::idle::IdlePool;
+use crate::idle::{IdleBudget, IdlePool};
 use crate::stats::InstanceCounters;
 
 /// An instance.
@@ -32,12 +32,12 @@ pub struct Instance {
 
 impl Instance {
     /// One that nothing was sent to yet. `drained` is bumped when, retired, its last request ends.
-    pub fn new(upstream: &Upstream, drained: watch::Sender<u64>) -> Self {
+    pub fn new(upstream: &Upstream, budget: IdleBudget, drained: watch::Sender<u64>) -> Self {
         Self {
             id: upstream.instance,
             process: upstream.process.clone(),
             address: upstream.address,
-            idle: IdlePool::default(),
+            idle: IdlePool::new(budget),
             counters: InstanceCounters::default(),
             in_flight: AtomicU32::new(0),
             retired: AtomicBool::new(false),

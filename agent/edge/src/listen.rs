@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use berth_wire::code::Code;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -146,6 +147,10 @@ async fn serve(stream: TcpStream, connection: Connection, open: Open, stop: Canc
         }
     };
     if let Err(error) = ended {
+        if error.is_parse() {
+            // The parser has answered 400 or 431 and closed; there was no request that could be logged.
+            edge.stats.error(Code::H41);
+        }
         tracing::debug!(client = %connection.client, %error, "connection ended");
     }
 }

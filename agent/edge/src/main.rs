@@ -73,8 +73,8 @@ fn run(arguments: &Arguments) -> Result<(), BoxError> {
     std::fs::create_dir_all(&arguments.dir)
         .map_err(|error| format!("could not create {}: {error}", arguments.dir.display()))?;
     let descriptors = confine::raise_descriptors();
-    // Each connection may need a second descriptor, to its instance.
-    let affordable = descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 2;
+    // Each connection may need a second descriptor, to its instance, and leave that one idle when it ends.
+    let affordable = descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 3;
     let limits = Limits {
         body_bytes_max: arguments.body_bytes_max,
         connections_max: arguments.connections_max.min(affordable),
@@ -86,7 +86,7 @@ fn run(arguments: &Arguments) -> Result<(), BoxError> {
     // After confinement, so that every thread inherits it.
     let log = access_log::AccessLog::start(&arguments.dir, arguments.access_log_bytes_max)?;
     let edge = Arc::new(Edge {
-        routes: routes::Routes::default(),
+        routes: routes::Routes::new(usize::try_from(limits.connections_max)?),
         log,
         stats: stats::EdgeCounters::default(),
         limits,

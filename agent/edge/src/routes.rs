@@ -18,6 +18,7 @@ use berth_wire::id::{AppId, InstanceId};
 use berth_wire::name::AppName;
 use tokio::sync::watch;
 
+use crate::idle::IdleBudget;
 use crate::instance::{InFlight, Instance};
 
 /// How long the counters of an instance are kept after it left the table.
@@ -85,6 +86,7 @@ pub struct Routes {
     in_force: RwLock<InForce>,
     ledger: Mutex<Ledger>,
     drained: watch::Sender<u64>,
+    idle: IdleBudget,
 }
 
 /// A table was not taken.
@@ -108,13 +110,17 @@ pub enum Refused {
     },
 }
 
-impl Default for Routes {
-    fn default() -> Self {
-        Self { in_force: RwLock::default(), ledger: Mutex::default(), drained: watch::Sender::new(0) }
-    }
-}
-
 impl Routes {
+    /// No table yet. At most so many idle connections to all instances together.
+    pub fn new(idle_connections_max: usize) -> Self {
+        Self {
+            in_force: RwLock::default(),
+            ledger: Mutex::default(),
+            drained: watch::Sender::new(0),
+            idle: IdleBudget::new(idle_connections_max),
+        }
+    }
+
     /// Where a request for this host (a key of [`crate::host`]) goes now.
     pub fn choose(&self, host: &str, except: Option<InstanceId>) -> Choice {
         let in_force = self.in_force.read().unwrap_or_else(PoisonError::into_inner);
@@ -189,7 +195,7 @@ impl Routes {
                     instance.revive();
                     instance
                 }
-                None => Arc::new(Instance::new(upstream, self.drained.clone())),
+                None => Arc::new(Instance::new(upstream, self.idle.clone(), self.drained.clone())),
             }
         });
         live.insert(key, instance.clone());

@@ -36,7 +36,7 @@ impl Drop for TestEdge {
 impl TestEdge {
     fn start(dir: &Path) -> Self {
         let edge = Arc::new(Edge {
-            routes: edge_routes::Routes::default(),
+            routes: edge_routes::Routes::new(1_000),
             log: access_log::AccessLog::start(dir, 1 << 20).unwrap(),
             stats: stats::EdgeCounters::default(),
             limits: Limits::default(),

@@ -44,8 +44,8 @@ pub struct Exchange {
     pub bytes: u64,
     /// What went wrong.
     pub code: Option<Code>,
-    /// Whether it became a tunnel.
-    pub upgraded: bool,
+    /// When it became a tunnel, from its head. The tunnel's life is no latency.
+    pub upgraded: Option<Duration>,
     time: jiff::Timestamp,
     client: IpAddr,
     method: Method,
@@ -68,7 +68,7 @@ impl Exchange {
             status: 0,
             bytes: 0,
             code: None,
-            upgraded: false,
+            upgraded: None,
             time: jiff::Timestamp::now(),
             client: client.to_canonical(),
             method: request.method().clone(),
@@ -89,7 +89,7 @@ impl Drop for Exchange {
         let status = if self.status == 0 { CLIENT_LEFT } else { self.status };
         let instance = self.in_flight.as_ref().map(InFlight::instance);
         if let Some(instance) = instance {
-            instance.counters.record(status, total);
+            instance.counters.record(status, self.upgraded.unwrap_or(total));
         }
         if let Some(code) = self.code {
             self.edge.stats.error(code);
@@ -113,7 +113,7 @@ impl Drop for Exchange {
             process: instance.map(|instance| instance.process.clone()),
             code: self.code,
             retries: self.retries,
-            upgraded: self.upgraded,
+            upgraded: self.upgraded.is_some(),
         });
     }
 }

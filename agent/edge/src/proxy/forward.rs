@@ -6,7 +6,7 @@
 //! - once each; everything else is the client's to repeat.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use berth_wire::id::InstanceId;
 use http::{Method, Request, Response};
@@ -19,9 +19,13 @@ use super::answer::Failure;
 use super::body::{Activity, RequestBody};
 use super::exchange::Exchange;
 use crate::Limits;
-use crate::idle::Connection;
+use crate::idle::{Connection, IDLE_FOR_MAX};
 use crate::instance::Instance;
 use crate::routes::Choice;
+
+/// Longest that a connection may have been idle for a request that may not be repeated. Servers close idle connections after 2 s
+/// (gunicorn) or 5 s (Node); a request that meets such a close in mid-air is lost.
+const UNREPEATABLE_IDLE_MAX: Duration = Duration::from_secs(1);
 
 /// What belongs to a response that is under way.
 pub struct Forwarded {
@@ -61,9 +65,11 @@ pub async fn forward(
     let mut used = Used::default();
     loop {
         let instance = choose(exchange, used.except)?;
-        let kept = if used.fresh { None } else { instance.idle.take() };
+        let repeatable = may_repeat(&request);
+        let idle_max = if repeatable { IDLE_FOR_MAX } else { UNREPEATABLE_IDLE_MAX };
+        let kept = if used.fresh { None } else { instance.idle.take(Instant::now(), idle_max) };
         let reused = kept.is_some();
-        let spare = (reused && may_repeat(&request)).then(|| copy(&request));
+        let spare = (reused && repeatable).then(|| copy(&request));
         let attempt = match kept {
             Some(connection) => send(exchange, connection, request, activity.as_deref()).await,
             None => match connect(exchange, &instance).await {

@@ -49,7 +49,7 @@ impl Meter {
 
 /// Runs the tunnel beside the connection that it came from.
 pub fn start(tunnel: Tunnel, mut exchange: Box<Exchange>) {
-    exchange.upgraded = true;
+    exchange.upgraded = Some(exchange.started.elapsed());
     let tasks = exchange.edge.tasks.clone();
     tasks.spawn(async move {
         let both = async { tokio::try_join!(tunnel.client, tunnel.upstream) };

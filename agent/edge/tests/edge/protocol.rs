@@ -148,3 +148,39 @@ async fn pipelined_and_kept_connections_must_be_served_in_order() {
     assert!(all.find("n=1").unwrap() < all.find("n=9").unwrap());
     assert_eq!(instance.requests(), 3);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_without_a_body_must_keep_what_its_head_says() {
+    let (rig, _instance) = rig().await;
+    let mut stream = TcpStream::connect(rig.address).await.unwrap();
+    let head =
+        b"HEAD / HTTP/1.1\r\nHost: shop.localhost\r\n\r\nGET /head HTTP/1.1\r\nHost: shop.localhost\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    let both = read_until(&mut stream, "GET /head").await;
+    let (first, rest) = both.split_once("\r\n\r\n").unwrap();
+    assert!(first.contains("content-length: 5"), "{first}");
+    assert!(rest.starts_with("HTTP/1.1 200"), "the next answer follows at once: {rest}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_request_must_leave_a_line_that_says_who_and_how_long() {
+    let (rig, instance) = rig().await;
+    get(rig.address, "shop.localhost", "/a/path?token=secret").await;
+    get(rig.address, "absent.localhost", "/").await;
+    let log = rig.log();
+    assert_eq!(log.len(), 2);
+    for (key, wanted) in [
+        ("method", "GET"),
+        ("host", "shop.localhost"),
+        ("path", "/a/path"),
+        ("client", "127.0.0.1"),
+        ("app", "shop"),
+        ("process", "web.1"),
+        ("instance", &instance.id().to_string()),
+    ] {
+        assert_eq!(log[0][key], wanted, "{key}");
+    }
+    assert_eq!((log[0]["status"].as_u64(), log[0]["bytes"].as_u64()), (Some(200), Some(5)));
+    assert!(log[0]["service_ms"].as_f64().unwrap() > 0.0 && log[0]["connect_ms"].as_f64().unwrap() > 0.0);
+    assert_eq!((&log[1]["code"], &log[1]["instance"]), (&"H40".into(), &serde_json::Value::Null));
+}

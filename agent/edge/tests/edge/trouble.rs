@@ -215,3 +215,19 @@ async fn the_busier_instance_must_not_get_the_next_request() {
     }
     assert_eq!((busy.requests(), free.requests()), (6, 15));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_ends_with_the_connection_must_arrive_whole() {
+    let mut rig = Rig::start(Limits::default()).await;
+    let (upstream, _serving) = scripted(|_, mut stream| async move {
+        read_until(&mut stream, "\r\n\r\n").await;
+        stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nuntil the end").await.unwrap();
+    })
+    .await;
+    rig.agent.route(shop(vec![upstream])).await;
+    let all = String::from_utf8(raw(rig.address, ASK).await).unwrap();
+    assert!(all.contains("until the end"), "{all}");
+    let old = b"GET / HTTP/1.0\r\nHost: shop.localhost\r\n\r\n";
+    let answer = exchange(rig.address, old).await;
+    assert_eq!(answer.text(), "until the end", "an HTTP/1.0 client knows no chunks");
+}

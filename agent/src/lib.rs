@@ -1,6 +1,7 @@
 //! The agent: makes a host match its spec. Each module's header says what belongs in it.
 
 pub mod build;
+pub mod bundle;
 pub mod cgroup;
 pub mod config;
 pub mod container;
@@ -18,4 +19,5 @@ pub mod metrics;
 pub mod network;
 pub mod reconcile;
 pub mod routes;
+pub mod run;
 pub mod sampling;

@@ -43,6 +43,10 @@ impl Server {
                 self.answer(asker, "forget the container", forgotten);
             }
             RequestBody::List => self.list(asker),
+            RequestBody::Status { id } => {
+                let child = self.children.get_mut(id).map(|entry| entry.describe());
+                self.reply(asker, Reply::Child { child }, &[]);
+            }
             RequestBody::Upgrade => {
                 self.end = Some(End::Upgrade);
                 self.reply(asker, Reply::Done, &[]);

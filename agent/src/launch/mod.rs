@@ -1,61 +1,15 @@
-//! The agent's side of the launcher: an asynchronous client and the pool of user id ranges. Skeleton; filled next.
+//! The agent's side of the launcher: an asynchronous client that reconnects, what is sent along (detached mounts, sealed files), and the
+//! ranges of user ids. What a container is made of is decided in `bundle/`; what the launcher does with it is its own business.
 
-use std::os::fd::OwnedFd;
-use std::path::Path;
+mod client;
+mod connection;
+mod filter;
+mod parcel;
+mod processors;
+mod uid_ranges;
 
-use berth_wire::id::InstanceId;
-use berth_wire::launch::{Child, Event};
-use tokio::sync::broadcast;
-
-/// What could not be done.
-#[derive(Debug, thiserror::Error)]
-pub enum LaunchError {
-    /// The launcher is not there.
-    #[error("launcher at {0}: not reachable; is berth-launcher running?")]
-    Disconnected(String),
-}
-
-/// The namespaces a container will own.
-#[derive(Debug)]
-pub struct NamespacePair {
-    /// Its user namespace.
-    pub user: OwnedFd,
-    /// Its network namespace, owned by the former.
-    pub network: OwnedFd,
-}
-
-/// A connection to the launcher that reconnects by itself.
-#[derive(Debug)]
-pub struct Launcher {}
-
-impl Launcher {
-    /// Connects to the launcher whose directory this is.
-    ///
-    /// # Errors
-    /// No launcher there.
-    pub async fn connect(_dir: &Path) -> Result<Self, LaunchError> {
-        unimplemented!()
-    }
-    /// Every container it knows.
-    ///
-    /// # Errors
-    /// The launcher is not reachable.
-    pub async fn list(&self) -> Result<Vec<Child>, LaunchError> {
-        unimplemented!()
-    }
-    /// Forgets a container that ended; idempotent.
-    ///
-    /// # Errors
-    /// The launcher is not reachable.
-    pub async fn forget(&self, _id: InstanceId) -> Result<(), LaunchError> {
-        unimplemented!()
-    }
-    /// What happens from now on. After a lag, ask with [`Launcher::list`].
-    pub fn events(&self) -> broadcast::Receiver<Event> {
-        unimplemented!()
-    }
-}
-
-/// Ranges of user ids, each for one container at a time.
-#[derive(Debug)]
-pub struct UidRanges {}
+pub use client::{LaunchError, Launcher, NamespacePair};
+pub use filter::seccomp_file;
+pub use parcel::{Parcel, sealed_file, tree};
+pub use processors::processors;
+pub use uid_ranges::UidRanges;

@@ -53,6 +53,11 @@ pub enum RequestBody {
     },
     /// Asks for every container; answered by [`Reply::Children`] with one descriptor of a memfd that holds `[Child]` as JSON.
     List,
+    /// Asks for one container; answered by [`Reply::Child`].
+    Status {
+        /// Which.
+        id: InstanceId,
+    },
     /// Replaces the program by the newest on disk, in place: the same process, the same children.
     Upgrade,
 }
@@ -127,6 +132,11 @@ pub enum Reply {
     Done,
     /// One descriptor: a memfd with `[Child]` as JSON.
     Children,
+    /// The container asked for, if the launcher knows it.
+    Child {
+        /// It.
+        child: Option<Child>,
+    },
     /// It could not be done.
     Failed(LaunchFailure),
 }

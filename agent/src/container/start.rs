@@ -1,0 +1,237 @@
+//! Starting a container: every part is made, the plan is folded, the launcher carries it out.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use berth_wire::code::Code;
+use berth_wire::id::InstanceId;
+use berth_wire::launch::{
+    Command, FdIndex, LAYERS_MAX, Launch, LaunchFailure, Namespaces, OutputFile, Plan, Stream,
+};
+
+use super::{Capabilities, ContainerSpec, Host, Output, StartError, Started, identity};
+use crate::bundle::{self, BUILD_CAPABILITIES, BindTree};
+use crate::cgroup::Cgroup;
+use crate::disk::{DiskError, Scratch};
+use crate::installation::UIDS_PER_CONTAINER;
+use crate::launch::{LaunchError, NamespacePair, Parcel, processors, sealed_file, seccomp_file, tree};
+use crate::network::Endpoint;
+
+/// The parts of a container, before its process.
+struct Parts {
+    uid_base: u32,
+    cgroup: Cgroup,
+    scratch: Scratch,
+    namespaces: NamespacePair,
+    endpoint: Option<Endpoint>,
+}
+
+impl Host {
+    /// Makes every part and starts the process. On an error nothing of it is left.
+    ///
+    /// # Errors
+    /// A code and a sentence.
+    pub async fn start(&self, spec: ContainerSpec) -> Result<Started, StartError> {
+        self.start_with(spec, |plan| plan).await
+    }
+
+    /// As [`Host::start`], with a last look at the plan: the tests of isolation take steps out and see attacks succeed.
+    ///
+    /// # Errors
+    /// A code and a sentence.
+    pub async fn start_with(
+        &self,
+        spec: ContainerSpec,
+        adjust: impl FnOnce(Plan) -> Plan + Send,
+    ) -> Result<Started, StartError> {
+        let id = spec.id;
+        let started = match self.make_parts(&spec).await {
+            Ok(parts) => self.launch(spec, parts, adjust).await,
+            Err(error) => Err(error),
+        };
+        if started.is_err()
+            && let Err(error) = self.destroy(id, true).await
+        {
+            tracing::warn!(instance = %id, %error, "parts of a container that did not start are left");
+        }
+        started
+    }
+
+    async fn make_parts(&self, spec: &ContainerSpec) -> Result<Parts, StartError> {
+        let id = spec.id;
+        // A space that an earlier run of the same instance left is no longer mountable (`volatile`), and its content is not wanted.
+        if self.disk.get(id).is_some() {
+            self.disk.remove(id).await.map_err(disk)?;
+        }
+        let uid_base = self.uids.take(id).ok_or_else(|| {
+            StartError::failed("every user id range of this host is taken; remove instances or add a host")
+        })?;
+        let cgroup = self.cgroups.create(id, &spec.quota).map_err(StartError::failed)?;
+        let wanted = Namespaces { uid_base, uid_count: UIDS_PER_CONTAINER, nested_max: 0 };
+        let (namespaces, scratch) =
+            tokio::join!(self.launcher.namespaces(wanted), self.disk.create(id, spec.quota.disk_bytes.max));
+        let (namespaces, scratch) = (namespaces.map_err(launch_error(spec))?, scratch.map_err(disk)?);
+        let endpoint = if spec.network {
+            let attached = self.network.attach(id, namespaces.network.as_fd()).await;
+            Some(attached.map_err(StartError::failed)?)
+        } else {
+            None
+        };
+        Ok(Parts { uid_base, cgroup, scratch, namespaces, endpoint })
+    }
+
+    async fn launch(
+        &self,
+        spec: ContainerSpec,
+        parts: Parts,
+        adjust: impl FnOnce(Plan) -> Plan + Send,
+    ) -> Result<Started, StartError> {
+        let endpoint = parts.endpoint.clone();
+        let command = Command::new(&spec.argv, &spec.env)
+            .map_err(|error| StartError { code: Code::R19, message: error.to_string() })?;
+        let named = launch_error(&spec);
+        let (launch, parcel) = pack(spec, parts, command, adjust)
+            .map_err(|error| StartError::failed(format!("prepare: {error}")))?;
+        let pid = self.launcher.launch(launch, &parcel).await.map_err(named)?;
+        Ok(Started { endpoint, pid })
+    }
+}
+
+/// Packs descriptors and folds the plan over their numbers.
+fn pack(
+    spec: ContainerSpec,
+    parts: Parts,
+    command: Command,
+    adjust: impl FnOnce(Plan) -> Plan,
+) -> io::Result<(Launch, Parcel)> {
+    let mut parcel = Parcel::default();
+    let handles = parts.cgroup.handles().map_err(io::Error::other)?;
+    let cgroup = parcel.pack(handles.unified)?;
+    let identity = identity::write(&parts.scratch.dir, &spec.hostname, parts.endpoint.as_ref())?;
+    if spec.layers.len() >= LAYERS_MAX {
+        let message = format!("the image has {} layers; {} is the most", spec.layers.len(), LAYERS_MAX - 1);
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    let mut trees = |paths: &mut dyn Iterator<Item = &Path>| -> io::Result<Vec<FdIndex>> {
+        paths.map(|path| parcel.pack(tree(path)?)).collect()
+    };
+    let layers = trees(&mut spec.layers.iter().map(std::path::PathBuf::as_path).chain([identity.as_path()]))?;
+    let scratch = trees(&mut [parts.scratch.dir.as_path()].into_iter())?[0];
+    let binds = trees(&mut spec.binds.iter().map(|bind| bind.source.as_path()))?;
+    let legacy = handles.legacy.into_iter().map(|procs| parcel.pack(procs)).collect::<io::Result<_>>()?;
+    let (streams, output) = streams(spec.output, &mut parcel)?;
+    let input = bundle::Input {
+        hostname: spec.hostname,
+        uid_base: parts.uid_base,
+        user: spec.user,
+        quota: spec.quota,
+        capabilities: match spec.capabilities {
+            Capabilities::App => vec![],
+            Capabilities::Build => BUILD_CAPABILITIES.to_vec(),
+        },
+        user_namespace: parcel.pack(parts.namespaces.user)?,
+        network_namespace: parcel.pack(parts.namespaces.network)?,
+        legacy_cgroups: legacy,
+        layers,
+        scratch,
+        binds: binds
+            .into_iter()
+            .zip(spec.binds)
+            .map(|(tree, bind)| BindTree {
+                tree,
+                path: bind.target.to_string_lossy().into_owned(),
+                read_only: bind.read_only,
+            })
+            .collect(),
+        processors: processors(),
+        seccomp: parcel.pack(seccomp_file()?)?,
+        streams,
+        cwd: spec.cwd,
+        command: parcel.pack(sealed_file(c"berth-command", command.as_bytes())?)?,
+    };
+    let plan = adjust(bundle::plan(&input));
+    let plan = parcel.pack(sealed_file(c"berth-plan", &serde_json::to_vec(&plan)?)?)?;
+    Ok((Launch { id: spec.id, plan, cgroup: Some(cgroup), uid_base: parts.uid_base, output }, parcel))
+}
+
+fn streams(output: Output, parcel: &mut Parcel) -> io::Result<([Stream; 3], Option<OutputFile>)> {
+    Ok(match output {
+        Output::File { path, bytes_max, lines_per_second } => {
+            let path = path.to_string_lossy().into_owned();
+            let file = OutputFile { path, bytes_max, lines_per_second };
+            ([Stream::Null, Stream::Output, Stream::Output], Some(file))
+        }
+        Output::Fds { stdin, stdout, stderr } => {
+            let stdin = match stdin {
+                Some(fd) => Stream::Descriptor(parcel.pack(fd)?),
+                None => Stream::Null,
+            };
+            let stdout = Stream::Descriptor(parcel.pack(stdout)?);
+            ([stdin, stdout, Stream::Descriptor(parcel.pack(stderr)?)], None)
+        }
+    })
+}
+
+impl StartError {
+    fn failed(reason: impl std::fmt::Display) -> Self {
+        Self { code: Code::R20, message: reason.to_string() }
+    }
+}
+
+fn disk(error: DiskError) -> StartError {
+    let full = matches!(error, DiskError::PoolFull(_) | DiskError::HostFull { .. });
+    StartError { code: if full { Code::D13 } else { Code::R20 }, message: error.to_string() }
+}
+
+/// Puts the launcher's failure into words, blaming the command where it is to blame.
+fn launch_error(spec: &ContainerSpec) -> impl FnOnce(LaunchError) -> StartError + use<> {
+    let (id, program, cwd) = (spec.id, spec.argv.first().cloned().unwrap_or_default(), spec.cwd.clone());
+    move |error| match error {
+        LaunchError::Refused(failure) => name_failure(id, &program, &cwd, &failure),
+        other => StartError::failed(other),
+    }
+}
+
+fn name_failure(id: InstanceId, program: &str, cwd: &str, failure: &LaunchFailure) -> StartError {
+    let reason = io::Error::from_raw_os_error(failure.errno);
+    if failure.executing {
+        let message = match failure.errno {
+            libc::ENOENT => format!("{program}: not found in the image, nor along its PATH"),
+            libc::EACCES => format!("{program}: not executable; set its execute permission"),
+            libc::ENOEXEC => {
+                format!("{program}: not a program for this machine, nor a script that starts with #!")
+            }
+            _ => format!("{program}: {reason}"),
+        };
+        return StartError { code: Code::R19, message };
+    }
+    if failure.step == format!("change to {cwd}") {
+        return StartError { code: Code::R19, message: format!("working directory {cwd}: {reason}") };
+    }
+    StartError { code: Code::R20, message: format!("container {id} could not be launched: {failure}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(executing: bool, step: &str, errno: i32) -> StartError {
+        let failure = LaunchFailure { step: step.into(), executing, errno };
+        name_failure(InstanceId(uuid::Uuid::nil()), "gunicorn", "/app", &failure)
+    }
+
+    #[test]
+    fn a_missing_program_must_be_blamed_on_the_image() {
+        let error = named(true, "execute the command", libc::ENOENT);
+        assert_eq!((error.code, error.message.contains("gunicorn: not found")), (Code::R19, true));
+        assert_eq!(named(false, "change to /app", libc::ENOENT).code, Code::R19);
+    }
+
+    #[test]
+    fn a_refused_mount_must_be_blamed_on_the_platform() {
+        let error = named(false, "mask /proc/kcore", libc::ELOOP);
+        assert_eq!(error.code, Code::R20);
+        assert!(error.message.contains("mask /proc/kcore"), "{}", error.message);
+    }
+}

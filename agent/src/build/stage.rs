@@ -67,13 +67,17 @@ impl Stage {
         &self.tools
     }
 
-    /// Makes the layer with a shared step's inputs, in the app's directory and owned by the app's user.
+    /// Makes the layer with a shared step's inputs, in the app's directory and owned by the app's user. A step that runs
+    /// again gets the one it had.
     ///
     /// # Errors
     /// A directory that cannot be written.
     pub fn inputs(&self, step: &str, files: &BTreeMap<String, Vec<u8>>) -> io::Result<PathBuf> {
         let layer = self.dir.join(format!("inputs-{step}"));
         let app = layer.join("app");
+        if layer.is_dir() {
+            return Ok(layer);
+        }
         make_directory(&layer)?;
         make_directory(&app)?;
         chown(&app, Some(APP_USER.0), Some(APP_USER.1))?;

@@ -64,7 +64,50 @@ pub fn tree() -> Vec<Source> {
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     let read = |path: &str| std::fs::read(root.join(path)).ok().map(|bytes| Source::new(path, &bytes));
     // A file that was deleted but is still in the index is gone.
-    listed.split_terminator('\0').filter_map(read).collect()
+    let mut tree: Vec<Source> = listed.split_terminator('\0').filter_map(read).collect();
+    forget_test_modules(&mut tree);
+    tree
+}
+
+/// A file that its parent declares as `#[cfg(test)] mod name;` is compiled for tests only.
+fn forget_test_modules(tree: &mut [Source]) {
+    let mut modules = Vec::new();
+    for source in tree.iter() {
+        // `a/mod.rs`, `a/lib.rs` and `a/main.rs` have their modules in `a/`, `a/b.rs` in `a/b/`.
+        let stem = source.path.trim_end_matches(".rs");
+        let folder = ["/mod", "/lib", "/main"].iter().find_map(|end| stem.strip_suffix(end)).unwrap_or(stem);
+        for after in source.code.split("#[cfg(test)]").skip(1) {
+            let declared = after.trim_start().trim_start_matches("pub(crate) ").strip_prefix("mod ");
+            if let Some((name, _)) = declared.and_then(|rest| rest.split_once(';'))
+                && !name.contains('{')
+            {
+                modules.push(format!("{folder}/{}", name.trim()));
+            }
+        }
+    }
+    for source in tree.iter_mut() {
+        let stem = source.path.trim_end_matches(".rs");
+        if modules.iter().any(|module| stem == module || stem.starts_with(&format!("{module}/"))) {
+            source.shipped.clear();
+        }
+    }
+}
+
+#[test]
+fn a_module_that_is_declared_for_tests_must_not_count_as_shipped() {
+    let mut tree = sample(&[
+        (
+            "src/plan/mod.rs",
+            "mod real;\n#[cfg(test)]\nmod simulation;\n#[cfg(test)]\nmod inside { fn f() {} }",
+        ),
+        ("src/plan/simulation.rs", "fn f() {}"),
+        ("src/plan/simulation/host.rs", "fn f() {}"),
+        ("src/plan/real.rs", "fn f() {}"),
+    ]);
+    forget_test_modules(&mut tree);
+    let shipped: Vec<&str> =
+        tree.iter().filter(|s| s.shipped.contains("fn f")).map(|s| s.path.as_str()).collect();
+    assert_eq!(shipped, ["src/plan/real.rs"]);
 }
 
 /// Sample files for the tests of rules.

@@ -57,6 +57,8 @@ fn main() -> ExitCode {
             tracing_subscriber::EnvFilter::try_from_env("BERTH_LOG").unwrap_or_else(|_| "info".into()),
         )
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        // Whoever read stderr may be gone; saying so on stderr would panic.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr)
         .init();
     match run(&Arguments::parse()) {

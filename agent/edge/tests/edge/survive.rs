@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -23,9 +23,14 @@ impl Edge {
         Self::start_program(Path::new(env!("CARGO_BIN_EXE_berth-edge")), dir, listener, None)
     }
 
+    /// Ends whoever reads what it says.
+    fn deafen(&mut self) {
+        drop(self.0.stderr.take());
+    }
+
     fn start_program(program: &Path, dir: &Path, listener: &TcpListener, user: Option<u32>) -> Self {
         let mut command = Command::new(program);
-        command.arg("--dir").arg(dir).env("LISTEN_FDS", "1");
+        command.arg("--dir").arg(dir).env("LISTEN_FDS", "1").stderr(Stdio::piped());
         if let Some(user) = user {
             command.uid(user).gid(user);
         }
@@ -152,4 +157,22 @@ async fn any_user_must_do() {
     }
     let socket = std::fs::metadata(dir.path().join("edge.sock")).unwrap();
     assert_eq!(socket.permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_whose_words_nobody_reads_must_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (listener, address) = listener();
+    let instance = Instance::start("web.1").await;
+    let mut edge = Edge::start(dir.path(), &listener);
+    edge.deafen();
+    for number in 0..3 {
+        // Each coming and going is a line on stderr.
+        let mut agent = Agent::connect(dir.path()).await;
+        agent.number = number;
+        agent.route(shop(vec![instance.upstream.clone()])).await;
+        assert_eq!(get(address, "shop.localhost", "/").await.text(), "web.1");
+    }
+    edge.signal(Signal::SIGTERM);
+    assert!(soon(edge.ended()).await.success());
 }

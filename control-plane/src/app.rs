@@ -79,8 +79,8 @@ impl App {
         let build_logs =
             BuildLogs::open(&builds).map_err(|source| OpenError::Folder { path: builds, source })?;
         let repositories = config.data.join("git");
-        let git =
-            Git::open(&repositories).map_err(|source| OpenError::Folder { path: repositories, source })?;
+        let git = Git::open(&repositories, config.push_bytes_max)
+            .map_err(|source| OpenError::Folder { path: repositories, source })?;
         Ok(Self {
             config: Arc::new(config),
             store,

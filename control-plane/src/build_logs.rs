@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use berth_wire::id::BuildId;
 use bytes::Bytes;
@@ -117,6 +118,22 @@ impl BuildLogs {
         let mut chunk = Vec::with_capacity(CHUNK_BYTES);
         file.take(CHUNK_BYTES as u64).read_to_end(&mut chunk).await?;
         Ok(chunk.into())
+    }
+
+    /// Removes logs that were last written before a time; how many. Blocks.
+    ///
+    /// # Errors
+    /// The folder cannot be listed or a file not be removed.
+    pub fn remove_older(&self, than: SystemTime) -> io::Result<usize> {
+        let mut removed = 0;
+        for entry in std::fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            if entry.metadata()?.modified()? < than {
+                std::fs::remove_file(entry.path())?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
     }
 }
 

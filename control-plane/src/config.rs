@@ -23,6 +23,8 @@ pub struct Config {
     pub build_seconds_max: u32,
     /// The longest a `release:` command may take, in seconds.
     pub release_command_seconds_max: u32,
+    /// Most bytes of one push's pack.
+    pub push_bytes_max: u64,
 }
 
 /// Where apps answer: a scheme, a parent domain and a port.
@@ -92,6 +94,7 @@ impl Config {
             },
             build_seconds_max: 15 * 60,
             release_command_seconds_max: 10 * 60,
+            push_bytes_max: 1 << 30,
         }
     }
 

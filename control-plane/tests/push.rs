@@ -41,12 +41,17 @@ fn image(name: &str) -> ImageRef {
 }
 
 async fn world() -> World {
+    world_with(|_| {}).await
+}
+
+async fn world_with(change: impl FnOnce(&mut Config)) -> World {
     let dir = tempfile::tempdir().unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let public = format!("http://{address}");
-    let config =
+    let mut config =
         Config::new(&dir.path().join("control"), address, &public, "http://localhost:8080".parse().unwrap());
+    change(&mut config);
     let app = App::open(config, Clock::system()).await.unwrap();
     let token = admin::token_create(&app.store, "ann", app.clock.now()).await.unwrap();
     let row = AppRow {
@@ -409,12 +414,34 @@ async fn a_tree_that_unfolds_without_end_must_be_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pack_above_the_limit_must_be_refused_with_its_code() {
+    let world = world_with(|config| config.push_bytes_max = 2 << 20).await;
+    std::fs::write(world.work.join("large"), noise()).unwrap();
+    world.commit("a", "1").await;
+    let (success, words) = ended(world.push("main")).await;
+    assert!(!success && words.contains("[G12] the push is larger than 2 MiB"), "{words}");
+    assert_eq!(world.branch().await, None);
+}
+
+/// Twelve MiB that do not compress: git sends them in chunks, as it does above http.postBuffer.
+fn noise() -> Vec<u8> {
+    let mut state = 1u64;
+    std::iter::repeat_with(|| {
+        // xorshift64
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    })
+    .take(1_500_000)
+    .flat_map(u64::to_le_bytes)
+    .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_large_push_must_stream_and_be_cloned_again() {
     let world = world().await;
-    // Twelve MiB that do not compress are sent in chunks, as git does above http.postBuffer.
-    let bytes: Vec<u8> =
-        (0..3_000_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).rotate_left(n).to_le_bytes()).collect();
-    std::fs::write(world.work.join("large"), bytes).unwrap();
+    std::fs::write(world.work.join("large"), noise()).unwrap();
     world.commit("a", "1").await;
     world.deploy("main", 1).await;
     let clone = world.git(&["clone", "-q", &world.url, "copy"]).await;

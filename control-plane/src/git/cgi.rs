@@ -25,7 +25,6 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::pushes::PushGuard;
 use super::reconcile::reconcile;
-use super::repository::PACK_BYTES_MAX;
 use crate::app::App;
 
 /// Longest head of a CGI response: git writes five short lines.
@@ -56,7 +55,8 @@ pub async fn run(mut command: Command, body: Body, run: Run) -> io::Result<Respo
     let mut output = BufReader::new(child.stdout.take().ok_or_else(missing)?);
     tokio::spawn(log_errors(child.stderr.take().ok_or_else(missing)?));
     let received = Arc::new(AtomicU64::new(0));
-    tokio::spawn(feed(body, input, Arc::clone(&received)));
+    let pack_bytes_max = run.app.config.push_bytes_max;
+    tokio::spawn(feed(body, input, Arc::clone(&received), pack_bytes_max));
     let head = match timeout(run.time_max, head(&mut output)).await {
         Ok(Ok(head)) => head,
         Ok(Err(error)) => {
@@ -79,12 +79,12 @@ pub async fn run(mut command: Command, body: Body, run: Run) -> io::Result<Respo
 
 /// The body into git. After git has closed its end, as much again is read and thrown away: a client that is still
 /// sending would otherwise see a broken connection and not the reason.
-async fn feed(body: Body, mut input: ChildStdin, received: Arc<AtomicU64>) {
+async fn feed(body: Body, mut input: ChildStdin, received: Arc<AtomicU64>, pack_bytes_max: u64) {
     let mut body = body.into_data_stream();
     let mut open = true;
     while let Some(Ok(chunk)) = body.next().await {
         let total = received.fetch_add(chunk.len() as u64, Ordering::SeqCst) + chunk.len() as u64;
-        if total > 2 * PACK_BYTES_MAX {
+        if total > 2 * pack_bytes_max {
             return;
         }
         open = open && input.write_all(&chunk).await.is_ok();
@@ -166,8 +166,8 @@ async fn pump(
         if length == 0 {
             break;
         }
-        if !begun && run.push.is_some() && received.load(Ordering::SeqCst) > PACK_BYTES_MAX {
-            let _ = sender.send(Ok(too_large())).await;
+        if !begun && run.push.is_some() && received.load(Ordering::SeqCst) > run.app.config.push_bytes_max {
+            let _ = sender.send(Ok(too_large(run.app.config.push_bytes_max))).await;
         }
         begun = true;
         if listening {
@@ -194,11 +194,11 @@ async fn finish(run: Run) {
 
 /// Git's own words for a pack above receive.maxInputSize name neither code nor way out: this comes first, as a packet
 /// of the error band (gitprotocol-pack(5), side-band-64k).
-fn too_large() -> Bytes {
+fn too_large(pack_bytes_max: u64) -> Bytes {
     let words = format!(
         " !     [{}] the push is larger than {} MiB; keep large files out of the repository\n",
         Code::G12,
-        PACK_BYTES_MAX >> 20
+        pack_bytes_max >> 20
     );
     Bytes::from(format!("{:04x}\u{2}{words}", words.len() + 5))
 }
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn the_packet_must_carry_its_own_length() {
-        let packet = too_large();
+        let packet = too_large(5 << 20);
         let length = usize::from_str_radix(std::str::from_utf8(&packet[..4]).unwrap(), 16).unwrap();
         assert_eq!(length, packet.len());
         assert_eq!(packet[4], 2);

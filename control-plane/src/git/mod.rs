@@ -59,13 +59,13 @@ pub struct Git {
 const GIT_PROCESSES_MAX: usize = 16;
 
 impl Git {
-    /// Opens (or makes) the folder of repositories.
+    /// Opens (or makes) the folder of repositories. One push's pack may have at most `pack_bytes_max`.
     ///
     /// # Errors
     /// It cannot be made.
-    pub fn open(dir: &Path) -> io::Result<Self> {
+    pub fn open(dir: &Path, pack_bytes_max: u64) -> io::Result<Self> {
         Ok(Self {
-            repositories: Repositories::open(dir)?,
+            repositories: Repositories::open(dir, pack_bytes_max)?,
             pushes: Pushes::default(),
             running: std::sync::Arc::new(tokio::sync::Semaphore::new(GIT_PROCESSES_MAX)),
         })

@@ -12,13 +12,11 @@ use uuid::Uuid;
 
 use super::rules::DEPLOY_BRANCHES;
 
-/// Most bytes of one push's pack.
-pub const PACK_BYTES_MAX: u64 = 1 << 30;
-
 /// The folder of repositories. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Repositories {
     dir: Arc<Path>,
+    pack_bytes_max: u64,
 }
 
 /// A deploy branch and the commit it points to.
@@ -31,15 +29,15 @@ pub struct DeployRef {
 }
 
 impl Repositories {
-    /// Opens (or makes) the folder.
+    /// Opens (or makes) the folder. One push's pack may have at most `pack_bytes_max`.
     ///
     /// # Errors
     /// It cannot be made.
-    pub fn open(dir: &Path) -> io::Result<Self> {
+    pub fn open(dir: &Path, pack_bytes_max: u64) -> io::Result<Self> {
         std::fs::create_dir_all(dir.join("hooks"))?;
         std::fs::create_dir_all(dir.join("home"))?;
         // Git runs elsewhere than we do: its paths must be absolute.
-        Ok(Self { dir: std::path::absolute(dir)?.into() })
+        Ok(Self { dir: std::path::absolute(dir)?.into(), pack_bytes_max })
     }
 
     /// The folder itself.
@@ -89,7 +87,7 @@ impl Repositories {
     /// every repository at once.
     pub fn git(&self) -> Command {
         let hooks = self.dir.join("hooks");
-        let pack_bytes_max = PACK_BYTES_MAX.to_string();
+        let pack_bytes_max = self.pack_bytes_max.to_string();
         let settings: [(&str, &str); 8] = [
             // Our own folder: its owner may differ from us in a container or after a restore.
             ("safe.directory", "*"),
@@ -231,7 +229,7 @@ mod tests {
     #[tokio::test]
     async fn a_repository_must_be_made_once_and_have_no_branches() {
         let dir = tempfile::tempdir().unwrap();
-        let repositories = Repositories::open(dir.path()).unwrap();
+        let repositories = Repositories::open(dir.path(), 1 << 20).unwrap();
         let app = AppId(Uuid::from_u128(1));
         tokio::try_join!(repositories.ensure(app), repositories.ensure(app)).unwrap();
         repositories.ensure(app).await.unwrap();

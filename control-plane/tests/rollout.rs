@@ -257,3 +257,77 @@ async fn a_newer_release_must_overtake_one_that_hangs() {
     assert_eq!(fleet.status("shop", 3).await, ReleaseStatus::Current);
     assert_eq!(fleet.instances("shop").await.len(), 1);
 }
+
+#[tokio::test]
+async fn a_first_release_that_failed_must_be_tried_again_with_other_config() {
+    let fleet = Fleet::new().await;
+    fleet.create("shop").await;
+    let v1 = fleet.deploy("shop", "aaaaaaaa", WEB).await;
+    fail_release(&fleet, v1);
+    fleet.beats(6).await;
+    assert_eq!(fleet.status("shop", v1).await, ReleaseStatus::Failed);
+    assert!(fleet.instances("shop").await.is_empty());
+    let v2 = patch(&fleet, "config", r#"{"set":{"DATABASE_URL":"x"}}"#).await;
+    fleet.beats(6).await;
+    assert_eq!(fleet.status("shop", v2).await, ReleaseStatus::Current);
+}
+
+#[tokio::test]
+async fn a_release_that_takes_over_one_on_its_way_must_fail_with_its_instances() {
+    let fleet = Fleet::new().await;
+    fleet.create("shop").await;
+    *fleet.behaviour.lock().unwrap() = Box::new(|_| Behaviour::Hangs);
+    fleet.deploy("shop", "aaaaaaaa", WEB).await;
+    fleet.beats(2).await;
+    let v2 = patch(&fleet, "formation", r#"[{"process":"web","count":2}]"#).await;
+    fleet.beats(2).await;
+    assert_eq!(fleet.status("shop", v2).await, ReleaseStatus::Rolling);
+    *fleet.behaviour.lock().unwrap() =
+        Box::new(|instance| if instance.index == 1 { Behaviour::ExitsAtOnce } else { Behaviour::Well });
+    fleet.beats(4).await;
+    assert_eq!(fleet.status("shop", v2).await, ReleaseStatus::Failed);
+}
+
+#[tokio::test]
+async fn a_release_whose_edge_is_away_must_wait_and_say_so() {
+    let mut fleet = serving().await;
+    fleet.edge_connected = false;
+    let v2 = fleet.deploy("shop", "bbbbbbbb", WEB).await;
+    fleet.beats(8).await;
+    let release = fleet.release("shop", v2).await;
+    assert_eq!(release.status, ReleaseStatus::Rolling);
+    assert!(release.trouble.unwrap().message.contains("the edge on h1 is not connected"));
+    fleet.edge_connected = true;
+    fleet.beats(4).await;
+    assert_eq!(fleet.status("shop", v2).await, ReleaseStatus::Current);
+}
+
+#[tokio::test]
+async fn another_teams_app_must_not_exist() {
+    let fleet = serving().await;
+    let other = berth_wire::id::TeamId(uuid::Uuid::from_u128(77));
+    let mut tx = fleet.app.store.begin().await.unwrap();
+    berth_control_plane::store::teams::insert(&mut tx, other, "other", fleet.app.clock.now()).await.unwrap();
+    let token =
+        berth_control_plane::admin::token_make(&mut tx, other, "x", fleet.app.clock.now()).await.unwrap();
+    tx.commit().await.unwrap();
+    for (method, path) in [
+        ("GET", "/v1/apps/shop"),
+        ("DELETE", "/v1/apps/shop"),
+        ("GET", "/v1/apps/shop/config"),
+        ("GET", "/v1/apps/shop/formation"),
+        ("GET", "/v1/apps/shop/instances"),
+        ("GET", "/v1/apps/shop/releases"),
+        ("GET", "/v1/apps/shop/releases/1"),
+        ("GET", "/v1/apps/shop/builds"),
+        ("GET", "/v1/apps/shop/events"),
+        ("POST", "/v1/apps/shop/restart"),
+    ] {
+        let (status, _) = fleet.send(&token.secret, method, path, "").await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{method} {path}");
+        let (status, _) = fleet.send("berth_wrong", method, path, "").await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{method} {path}");
+    }
+    let (status, body) = fleet.send(&token.secret, "GET", "/v1/apps", "").await;
+    assert_eq!((status, body.as_slice()), (StatusCode::OK, b"[]".as_slice()));
+}

@@ -224,9 +224,25 @@ fn go_to(look: &mut Look<'_>, app: &AppState, release: &Release, current: Option
         look.plan.unsettled = true;
     }
     if release.status != ReleaseStatus::Rolling || !done {
+        let waits = waits.or_else(|| edge_missing(look, &kept));
         return wait(look, release, waits);
     }
     switch(look, release, current, &kept);
+}
+
+/// Healthy instances that nobody can reach, since the edge beside them is away.
+fn edge_missing(look: &Look<'_>, kept: &[Placed]) -> Option<Trouble> {
+    let healthy = |p: &&Placed| {
+        let state = p.report.as_ref().map(|report| report.state);
+        p.spec.process.is_web() && state == Some(InstanceState::Healthy)
+    };
+    let host = kept
+        .iter()
+        .filter(healthy)
+        .find_map(|p| look.state.hosts.iter().find(|host| host.id == p.host && !host.edge.connected))?;
+    let message =
+        format!("waits: the edge on {} is not connected, so nothing can be routed there", host.name);
+    Some(Trouble { code: Code::H99, message, log_tail: Vec::new() })
 }
 
 fn switch(look: &mut Look<'_>, release: &Release, current: Option<&Release>, kept: &[Placed]) {

@@ -1,6 +1,7 @@
 //! Teams: every object belongs to one, and is only found through it.
 
 use berth_wire::id::TeamId;
+use jiff::Timestamp;
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
@@ -18,4 +19,23 @@ pub async fn name_find(conn: &mut SqliteConnection, team: TeamId) -> Result<Opti
         .bind(team.to_string())
         .fetch_optional(conn)
         .await?)
+}
+
+/// Stores a new team.
+///
+/// # Errors
+/// The store failed; a duplicate if the name is taken.
+pub async fn insert(
+    conn: &mut SqliteConnection,
+    team: TeamId,
+    name: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO teams (id, name, created_at) VALUES (?, ?, ?)")
+        .bind(team.to_string())
+        .bind(name)
+        .bind(now.as_microsecond())
+        .execute(conn)
+        .await?;
+    Ok(())
 }

@@ -1,3 +1,4 @@
+#![allow(dead_code)] // Each test binary uses its own part of this.
 //! A control plane over its real router and store, and a host that is made up: it takes its spec and answers with a
 //! report over the same endpoints as a real agent. Time stands still until a test moves it.
 
@@ -11,15 +12,18 @@ use berth_control_plane::app::{App, Clock};
 use berth_control_plane::config::Config;
 use berth_control_plane::domain::release::Why;
 use berth_control_plane::router::router;
+use berth_control_plane::store::builds::{self, BuildRow};
 use berth_control_plane::store::{apps, releases, teams};
 use berth_control_plane::tasks::plan_hosts::plan_once;
-use berth_wire::api::{Instance, Release, ReleaseStatus};
+use berth_wire::api::{Build, Instance, Release, ReleaseStatus};
 use berth_wire::code::Code;
 use berth_wire::digest::Digest;
-use berth_wire::id::InstanceId;
+use berth_wire::id::{BuildId, InstanceId};
 use berth_wire::image::{AppManifest, ImageRef};
 use berth_wire::quota::MIB;
-use berth_wire::report::{EdgeReport, Exit, HostFacts, InstanceReport, InstanceState, Report, Trouble};
+use berth_wire::report::{
+    Built, EdgeReport, Exit, HostFacts, InstanceReport, InstanceState, Report, Trouble,
+};
 use berth_wire::spec::{Desired, InstanceSpec, Spec, Work};
 use http::{Request, StatusCode};
 use jiff::Timestamp;
@@ -35,6 +39,8 @@ pub enum Behaviour {
     ExitsAtOnce,
     /// It neither comes up nor goes down.
     Hangs,
+    /// Its agent was killed in the middle (builds).
+    Interrupted,
 }
 
 pub struct Fleet {
@@ -45,6 +51,7 @@ pub struct Fleet {
     reports: Mutex<BTreeMap<InstanceId, InstanceReport>>,
     pub behaviour: Mutex<Box<dyn Fn(&InstanceSpec) -> Behaviour + Send>>,
     pub memory_bytes: u64,
+    pub edge_connected: bool,
     data: tempfile::TempDir,
 }
 
@@ -72,6 +79,7 @@ impl Fleet {
             reports: Mutex::default(),
             behaviour: Mutex::new(Box::new(|_| Behaviour::Well)),
             memory_bytes: 4_096 * MIB,
+            edge_connected: true,
             data,
         };
         fleet.beat().await;
@@ -147,7 +155,11 @@ impl Fleet {
         }
         let routed = spec.routes.iter().flat_map(|r| r.instances.iter().copied());
         let healthy = |id: &InstanceId| reports[id].state == InstanceState::Healthy;
-        let edge = EdgeReport { connected: true, table: 1, serving: routed.filter(healthy).collect() };
+        let edge = EdgeReport {
+            connected: self.edge_connected,
+            table: 1,
+            serving: routed.filter(healthy).collect(),
+        };
         let host = HostFacts {
             cpu_millis: 2_000,
             memory_bytes: self.memory_bytes,
@@ -163,6 +175,23 @@ impl Fleet {
             samples: vec![],
             events: vec![],
         }
+    }
+
+    /// A build as an upload asks for it: its success makes a release.
+    pub async fn upload(&self, app: &str) -> BuildId {
+        let mut tx = self.app.store.begin().await.unwrap();
+        let row = apps::find(&mut tx, teams::DEFAULT, &app.parse().unwrap()).await.unwrap().unwrap();
+        let stack = ImageRef { repository: "stacks/berth-13".into(), digest: Digest::of(b"stack") };
+        let id = BuildId(uuid::Uuid::now_v7());
+        let what = (Digest::of(b"source"), stack);
+        let build = BuildRow::queued(id, row.id, what, None, ("tester", true), self.app.clock.now());
+        builds::insert(&mut tx, &build).await.unwrap();
+        tx.commit().await.unwrap();
+        id
+    }
+
+    pub async fn build(&self, app: &str, id: BuildId) -> Build {
+        self.get(&format!("/v1/apps/{app}/builds/{id}")).await
     }
 
     /// A release of a new image with these processes, as a push makes it.
@@ -222,6 +251,7 @@ fn turn(
         (Desired::Run, _, Behaviour::Hangs) => InstanceState::Starting,
         (Desired::Run, InstanceState::Preparing, _) => InstanceState::Starting,
         (Desired::Run, InstanceState::Exited, _) => InstanceState::Exited,
+        (Desired::Run, _, Behaviour::Interrupted) => InstanceState::Exited,
         (Desired::Run, _, Behaviour::ExitsAtOnce) => InstanceState::BackingOff,
         (Desired::Run, _, Behaviour::Well) => InstanceState::Healthy,
     };
@@ -232,13 +262,26 @@ fn turn(
     };
     let crashed = behaviour == Behaviour::ExitsAtOnce && instance.desired == Desired::Run;
     let ended = matches!(state, InstanceState::Exited | InstanceState::BackingOff);
-    let trouble = (crashed && ended).then(|| Trouble {
-        code: Code::R16,
+    let interrupted = behaviour == Behaviour::Interrupted;
+    let trouble = ((crashed || interrupted) && ended).then(|| Trouble {
+        code: if interrupted { Code::B18 } else { Code::R16 },
         message: "exited with status 1 after 0.1 s".into(),
         log_tail: vec!["Traceback".into(), "ImportError: no module named app".into()],
     });
+    let built = match &instance.work {
+        Work::Build(build) if state == InstanceState::Exited && trouble.is_none() => {
+            Some(built(&build.repository))
+        }
+        _ => None,
+    };
     let last_exit = ended.then_some(Exit::Code(u8::from(crashed)));
     let restarts = before.restarts + u32::from(crashed && before.state == InstanceState::BackingOff);
     let since = if state == before.state { before.since } else { now };
-    InstanceReport { state, since, restarts, last_exit, trouble, ..before }
+    InstanceReport { state, since, restarts, last_exit, trouble, built, ..before }
+}
+
+fn built(repository: &str) -> Built {
+    let processes = [("web".parse().unwrap(), "run".to_owned())].into();
+    let app = AppManifest { pack: "python".into(), processes, ..AppManifest::default() };
+    Built { image: ImageRef { repository: repository.into(), digest: Digest::of(b"built") }, app }
 }

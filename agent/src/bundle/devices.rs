@@ -19,7 +19,7 @@ pub(super) fn rule(input: &Input, plan: &mut Plan) {
     };
     plan.steps.extend([
         Step::Tmpfs { bytes_max: input.quota.memory_bytes.max, owner: input.uid_base },
-        Step::Dev { nodes: NODES.iter().map(node).collect() },
+        Step::Dev { nodes: NODES.iter().map(node).collect(), owner: input.uid_base },
         Step::Devpts { tty_group: input.uid_base + TTY_GROUP },
         Step::Shm,
         Step::Tmp,

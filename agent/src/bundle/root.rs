@@ -12,7 +12,7 @@ pub(super) fn rule(input: &Input, plan: &mut Plan) {
     let idmap = Some(input.user_namespace);
     plan.steps.extend(input.layers.iter().map(|tree| Step::Layer { tree: *tree, idmap }));
     plan.steps.push(Step::Scratch { tree: input.scratch, idmap });
-    plan.steps.push(Step::Overlay);
+    plan.steps.push(Step::Overlay { owner: input.uid_base });
     plan.steps.push(Step::NoDevices { path: "/".into() });
     plan.steps.push(Step::NoSetuid { path: "/".into() });
     for path in MOUNT_POINTS {

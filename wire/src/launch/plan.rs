@@ -78,7 +78,10 @@ pub enum Step {
         idmap: Option<FdIndex>,
     },
     /// Mounts the overlay of the layers and the scratch.
-    Overlay,
+    Overlay {
+        /// The kernel's id of whom it works as.
+        owner: u32,
+    },
     /// Makes a directory in the root, as this id, unless something is there.
     Directory {
         /// Where.
@@ -103,6 +106,8 @@ pub enum Step {
     Dev {
         /// The nodes.
         nodes: Vec<Device>,
+        /// The kernel's id of their owner.
+        owner: u32,
     },
     /// Mounts a new instance of devpts on /dev/pts.
     Devpts {
@@ -259,7 +264,7 @@ impl Step {
             Self::UnshareMounts => "make a mount namespace".into(),
             Self::Layer { .. } => "attach a layer".into(),
             Self::Scratch { .. } => "attach the writable directory".into(),
-            Self::Overlay => "mount the overlay root".into(),
+            Self::Overlay { .. } => "mount the overlay root".into(),
             Self::Directory { path, .. } => format!("make the directory {path}"),
             Self::Proc => "mount proc on /proc".into(),
             Self::Sysfs => "mount sysfs on /sys".into(),

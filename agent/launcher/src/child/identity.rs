@@ -11,9 +11,43 @@ pub(super) fn join_cgroup(procs: RawFd) -> Result<()> {
     kernel::call!(libc::SYS_write, procs, c"0".as_ptr(), 1).map(drop)
 }
 
+/// Does something as this owner with the launcher's capabilities: what is made then belongs to the container's root. On an
+/// idmapped mount there is no other way, because there ids that are not mapped can own nothing.
+pub(super) fn as_owner<T>(owner: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // Both return the former id, whatever happens; changing the user takes file capabilities out of the effective set.
+    kernel::call!(libc::SYS_setfsgid, owner)?;
+    kernel::call!(libc::SYS_setfsuid, owner)?;
+    let done = raise_permitted().and_then(|()| work());
+    kernel::call!(libc::SYS_setfsuid, 0)?;
+    kernel::call!(libc::SYS_setfsgid, 0)?;
+    done
+}
+
+/// Makes everything that is permitted effective.
+fn raise_permitted() -> Result<()> {
+    let header: [u32; 2] = [CAPABILITY_VERSION, 0];
+    let mut sets = [0u32; 6];
+    kernel::call!(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr())?;
+    (sets[0], sets[3]) = (sets[1], sets[4]);
+    kernel::call!(libc::SYS_capset, header.as_ptr(), sets.as_ptr()).map(drop)
+}
+
+/// Sets soft and hard limit; where the hard one is lower already and may not be raised (a launcher without CAP_SYS_RESOURCE), that one.
 pub(super) fn limit(resource: u32, value: u64) -> Result<()> {
+    match set_limit(resource, value) {
+        Err(Errno(libc::EPERM)) => {
+            let mut now = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+            let none = std::ptr::null::<libc::rlimit64>();
+            kernel::call!(libc::SYS_prlimit64, 0, resource, none, &raw mut now)?;
+            set_limit(resource, value.min(now.rlim_max))
+        }
+        other => other,
+    }
+}
+
+fn set_limit(resource: u32, value: u64) -> Result<()> {
     let limit = libc::rlimit64 { rlim_cur: value, rlim_max: value };
-    let none = std::ptr::null::<libc::rlimit64>();
+    let none = std::ptr::null_mut::<libc::rlimit64>();
     kernel::call!(libc::SYS_prlimit64, 0, resource, &raw const limit, none).map(drop)
 }
 

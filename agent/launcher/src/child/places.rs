@@ -4,6 +4,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::RawFd;
 
+use super::identity::as_owner;
 use crate::kernel::{self, ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Decimal, Errno, Result};
 
 /// Where the tmpfs is attached in the skeleton until its parts are cloned off.
@@ -23,16 +24,7 @@ fn place(root: RawFd, tree: RawFd, path: &CStr) -> Result<()> {
 
 /// Makes the missing parts of a path, as this owner: on an idmapped upper an id that is not mapped cannot own anything.
 pub(super) fn directory(root: RawFd, path: &CStr, owner: u32) -> Result<()> {
-    act_as(owner)?;
-    let made = make_directories(root, path.to_bytes());
-    act_as(0)?;
-    made
-}
-
-fn act_as(id: u32) -> Result<()> {
-    // These two return the former id, whatever happens.
-    kernel::call!(libc::SYS_setfsgid, id)?;
-    kernel::call!(libc::SYS_setfsuid, id).map(drop)
+    as_owner(owner, || make_directories(root, path.to_bytes()))
 }
 
 fn make_directories(root: RawFd, path: &[u8]) -> Result<()> {
@@ -103,8 +95,13 @@ fn part(path: &CStr, attributes: u64) -> Result<RawFd> {
     Ok(tree)
 }
 
-pub(super) fn dev(root: RawFd, nodes: &[(CString, u32, u32)]) -> Result<()> {
+pub(super) fn dev(root: RawFd, nodes: &[(CString, u32, u32)], owner: u32) -> Result<()> {
     let tree = part(c"/tmpfs/dev", ATTR_NOSUID)?;
+    as_owner(owner, || fill_dev(tree, nodes))?;
+    place(root, tree, c"dev")
+}
+
+fn fill_dev(tree: RawFd, nodes: &[(CString, u32, u32)]) -> Result<()> {
     for (name, major, minor) in nodes {
         let device = libc::makedev(*major, *minor);
         kernel::call!(libc::SYS_mknodat, tree, name.as_ptr(), libc::S_IFCHR | 0o666, device)?;
@@ -121,7 +118,7 @@ pub(super) fn dev(root: RawFd, nodes: &[(CString, u32, u32)]) -> Result<()> {
     ] {
         kernel::call!(libc::SYS_symlinkat, target.as_ptr(), tree, name.as_ptr())?;
     }
-    place(root, tree, c"dev")
+    Ok(())
 }
 
 pub(super) fn devpts(root: RawFd, tty_group: u32) -> Result<()> {

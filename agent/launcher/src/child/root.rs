@@ -6,6 +6,7 @@ use std::ffi::CStr;
 use std::os::fd::RawFd;
 
 use super::State;
+use super::identity::as_owner;
 use crate::kernel::{self, Decimal, Errno, Result};
 
 /// Where the overlay is mounted in the skeleton.
@@ -60,7 +61,8 @@ fn write_layer_path(buffer: &mut [u8], number: usize) -> usize {
     length
 }
 
-pub(super) fn overlay(state: &mut State<'_>) -> Result<()> {
+/// The overlay works on its upper with the credentials of whoever mounted it, so that must be somebody who can own files there.
+pub(super) fn overlay(state: &mut State<'_>, owner: u32) -> Result<()> {
     // 127 layers of at most 12 bytes, and the options: well under the page that mount(2) takes.
     let mut options = [0u8; 4096];
     let mut length = 0;
@@ -75,14 +77,8 @@ pub(super) fn overlay(state: &mut State<'_>) -> Result<()> {
     }
     length -= 1;
     options[length..length + OPTIONS.len()].copy_from_slice(OPTIONS);
-    kernel::call!(
-        libc::SYS_mount,
-        c"overlay".as_ptr(),
-        ROOT.as_ptr(),
-        c"overlay".as_ptr(),
-        0,
-        options.as_ptr()
-    )?;
+    let kind = c"overlay".as_ptr();
+    as_owner(owner, || kernel::call!(libc::SYS_mount, kind, ROOT.as_ptr(), kind, 0, options.as_ptr()))?;
     state.root = kernel::open_own(ROOT, libc::O_PATH | libc::O_DIRECTORY)?;
     Ok(())
 }

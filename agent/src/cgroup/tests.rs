@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use berth_wire::quota::{Bounds, MIB};
 use uuid::Uuid;
 
+use super::control::write;
 use super::*;
 
 /// An installation of this test's own, gone when dropped.

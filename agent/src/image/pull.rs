@@ -67,7 +67,8 @@ impl Inner {
         unpack::mark_opaque(&draft.root, &unpacked.opaque)
             .map_err(io_error("mark opaque in", &draft.root))?;
         let about = About { diff_id: Some(unpacked.diff_id), ..About::default() };
-        self.store.publish_blob(draft, &digest, about)
+        let store = self.store.clone();
+        blocking(move || store.publish_blob(draft, &digest, about)).await
     }
 
     pub(super) async fn ensure(&self, image: &ImageRef, registry: &Registry) -> Result<Image, ImageError> {

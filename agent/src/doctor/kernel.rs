@@ -1,0 +1,154 @@
+//! The kernel: its version, control groups, file systems, security modules.
+
+use std::fs;
+use std::path::Path;
+
+use berth_wire::code::Code;
+
+use super::{Finding, content};
+use crate::cgroup;
+
+/// Debian 12's: overlayfs on idmapped layers (5.19), cgroup.kill (5.14), Landlock's rename rule (5.19).
+const LEAST: (u32, u32) = (6, 1);
+/// Simple quotas.
+const CHEAP_QUOTAS: (u32, u32) = (6, 7);
+
+pub(super) fn root() -> Finding {
+    if nix::unistd::geteuid().is_root() {
+        Finding::good("user", "root")
+    } else {
+        Finding::fatal(
+            "user",
+            Code::D10,
+            "the agent needs to be root; start it with sudo or from its systemd unit",
+        )
+    }
+}
+
+pub(super) fn checks() -> Vec<Finding> {
+    let release = content("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let filesystems = content("/proc/filesystems").unwrap_or_default();
+    let mut findings = vec![version(&release), control_groups()];
+    for name in ["overlay", "btrfs"] {
+        findings.push(file_system(name, &filesystems, &release));
+    }
+    findings.extend([loop_devices(), user_namespaces(), landlock(), access_control()]);
+    findings
+}
+
+fn version(release: &str) -> Finding {
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let (Some(major), Some(minor)) = (numbers.next(), numbers.next()) else {
+        return Finding::warning("kernel", Code::D11, format!("version {release:?} cannot be understood"));
+    };
+    if (major, minor) < LEAST {
+        let sentence = format!("{release} is too old; Berth needs {}.{} or newer", LEAST.0, LEAST.1);
+        return Finding::fatal("kernel", Code::D11, sentence);
+    }
+    if (major, minor) < CHEAP_QUOTAS {
+        let sentence =
+            format!("{release} has no simple btrfs quotas (6.7); disk quotas cost time at every commit");
+        return Finding::warning("kernel", Code::D11, sentence);
+    }
+    Finding::good("kernel", release)
+}
+
+fn control_groups() -> Finding {
+    match cgroup::mode() {
+        Ok(cgroup::Mode::Unified) => Finding::good("control groups", "v2"),
+        Ok(cgroup::Mode::Hybrid) => Finding::warning(
+            "control groups",
+            Code::D11,
+            "hybrid: memory floors protect nothing under pressure, an OOM ends the whole container only once the agent \
+             sees it, and buffered writes are not throttled; boot with systemd.unified_cgroup_hierarchy=1 for v2",
+        ),
+        Err(error) => Finding::fatal("control groups", Code::D11, error.to_string()),
+    }
+}
+
+fn file_system(name: &'static str, filesystems: &str, release: &str) -> Finding {
+    let subject = if name == "overlay" { "overlayfs" } else { "btrfs" };
+    if filesystems.lines().any(|line| line.split_whitespace().next_back() == Some(name)) {
+        return Finding::good(subject, "there");
+    }
+    let modules = Path::new("/lib/modules").join(release);
+    let loadable = ["modules.dep", "modules.builtin"]
+        .iter()
+        .any(|list| content(modules.join(list)).is_some_and(|text| text.contains(&format!("/{name}.ko"))));
+    if loadable {
+        return Finding::good(subject, "a module, loaded when it is used");
+    }
+    let sentence = format!("the kernel has no {name}; install a kernel with it, or its modules package");
+    Finding::fatal(subject, Code::D11, sentence)
+}
+
+fn loop_devices() -> Finding {
+    if Path::new("/dev/loop-control").exists() {
+        Finding::good("loop devices", "there")
+    } else {
+        Finding::fatal("loop devices", Code::D11, "/dev/loop-control is missing; run modprobe loop")
+    }
+}
+
+fn user_namespaces() -> Finding {
+    let subject = "user namespaces";
+    let most = content("/proc/sys/user/max_user_namespaces").and_then(|text| text.parse::<u64>().ok());
+    match most {
+        Some(most @ 1..1_100) => Finding::warning(
+            subject,
+            Code::D17,
+            format!("user.max_user_namespaces is {most}, one per container; set it to 10000 with sysctl"),
+        ),
+        Some(1..) => Finding::good(subject, "there"),
+        _ => Finding::fatal(
+            subject,
+            Code::D11,
+            "switched off; set user.max_user_namespaces to 10000 with sysctl",
+        ),
+    }
+}
+
+fn landlock() -> Finding {
+    // SAFETY: with a null attribute and LANDLOCK_CREATE_RULESET_VERSION (1) the call only returns a number.
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0, 1) };
+    if version > 0 {
+        return Finding::good("Landlock", format!("version {version}"));
+    }
+    let sentence = "missing: the unpacker of images and the edge are confined by user namespace only; \
+        add landlock to the lsm= list on the kernel's command line";
+    Finding::warning("Landlock", Code::D11, sentence)
+}
+
+fn access_control() -> Finding {
+    let modules = content("/sys/kernel/security/lsm").unwrap_or_default();
+    let enabled = content("/sys/module/apparmor/parameters/enabled").is_some_and(|text| text == "Y");
+    let apparmor = enabled && fs::exists("/sys/kernel/security/apparmor/profiles").unwrap_or(false);
+    if apparmor || modules.split(',').any(|module| module == "selinux") {
+        return Finding::good("access control", if apparmor { "AppArmor" } else { "SELinux" });
+    }
+    let sentence = "neither AppArmor nor SELinux is on: containers have no second fence behind their namespaces and \
+        seccomp filter; enable one in the distribution's way";
+    Finding::warning("access control", Code::D11, sentence)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Severity;
+
+    #[test]
+    fn kernels_must_be_told_apart_by_version() {
+        let severity = |release| version(release).severity;
+        assert_eq!(severity("5.15.0-91-generic"), Severity::Fatal);
+        assert_eq!(severity("6.1.0-18-amd64"), Severity::Warning);
+        assert_eq!(severity("6.12.6+deb13-cloud-amd64"), Severity::Good);
+        assert_eq!(severity("7.0.0"), Severity::Good);
+        assert_eq!(severity("mystery"), Severity::Warning);
+    }
+
+    #[test]
+    fn a_missing_file_system_must_be_named() {
+        assert_eq!(file_system("overlay", "nodev\toverlay\n\tbtrfs", "none").severity, Severity::Good);
+        assert_eq!(file_system("btrfs", "nodev\toverlay", "none").severity, Severity::Fatal);
+    }
+}

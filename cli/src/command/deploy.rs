@@ -25,6 +25,8 @@ const PIECES_MAX: usize = 16;
 const LOOK_PAUSE: Duration = Duration::from_millis(300);
 /// Most of those looks: a minute.
 const LOOKS_MAX: usize = 200;
+/// Most looks at a build that is queued: half an hour; then its log is followed, which waits on.
+const QUEUED_LOOKS_MAX: usize = 6_000;
 
 /// Arguments of `deploy`.
 #[derive(Debug, clap::Args)]
@@ -44,6 +46,7 @@ pub struct Arguments {
 pub async fn run(session: &Session<'_>, arguments: Arguments) -> Result<(), Failure> {
     let (screen, client, app) = (session.screen, session.client()?, session.app()?);
     let build = upload(screen, &client, &app, arguments.folder).await?;
+    started(screen, &client, &app, build.id).await?;
     follow_log(screen, &client, &app, build.id).await?;
     let build = settled(&client, &app, build.id).await?;
     if build.status == BuildStatus::Failed {
@@ -118,6 +121,27 @@ impl Write for Pieces {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Waits until a host is at the build, and says what it waits for whenever that changes.
+async fn started(screen: &Screen, client: &Client, app: &AppName, id: BuildId) -> Result<(), Failure> {
+    let spinner = screen.spinner("Waiting for a host");
+    let mut said = None;
+    for _ in 0..QUEUED_LOOKS_MAX {
+        let build: Build = client.get(&format!("/v1/apps/{app}/builds/{id}")).await?;
+        if build.status != BuildStatus::Queued {
+            break;
+        }
+        if build.trouble != said {
+            said = build.trouble;
+            if let Some(trouble) = &said {
+                spinner.suspend(|| screen.line(format!("Waiting: {} [{}]", trouble.message, trouble.code)));
+            }
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+    spinner.finish_and_clear();
+    Ok(())
 }
 
 /// Prints a build's log until it ends. Bytes pass as they are: a tool's `\r` progress looks as it was meant to.

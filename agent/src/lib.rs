@@ -21,3 +21,5 @@ pub mod reconcile;
 pub mod routes;
 pub mod run;
 pub mod sampling;
+pub mod serve;
+pub mod teardown;

@@ -12,3 +12,6 @@ pub mod client;
 pub mod reports;
 pub mod sessions;
 pub mod specs;
+
+#[cfg(test)]
+mod tests;

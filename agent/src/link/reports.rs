@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_wire::report::{EdgeReport, REPORT_SECONDS_MAX, Report, ReportReceipt};
+use berth_wire::report::{EdgeReport, HostFacts, InstanceSample, REPORT_SECONDS_MAX, Report, ReportReceipt};
 use jiff::Timestamp;
 use reqwest::Method;
 use tokio::sync::watch;
@@ -13,7 +13,6 @@ use crate::journal::Journal;
 use crate::ledger::Ledger;
 use crate::reconcile::Snapshot;
 use crate::routes::RoutesStatus;
-use crate::sampling::Samples;
 
 /// Changes come in bursts (a launch is three of them): what comes within this is one report.
 const GATHER: Duration = Duration::from_millis(50);
@@ -21,8 +20,16 @@ const GATHER: Duration = Duration::from_millis(50);
 /// A receipt is one number.
 const RECEIPT_BYTES_MAX: usize = 64 << 10;
 
+/// What instances cost and what the host has, as far as a report says it.
+pub trait Sampled: Send + Sync + 'static {
+    /// The newest sample of each running instance.
+    fn newest(&self) -> Vec<InstanceSample>;
+    /// The host.
+    fn host_facts(&self) -> HostFacts;
+}
+
 /// Where a report's parts come from.
-pub struct Sources {
+pub struct Sources<S> {
     /// The newest persisted spec.
     pub ledger: Arc<Ledger>,
     /// What runs.
@@ -32,10 +39,10 @@ pub struct Sources {
     /// What happened.
     pub journal: Arc<Journal>,
     /// What it costs.
-    pub samples: Arc<Samples>,
+    pub samples: Arc<S>,
 }
 
-impl Sources {
+impl<S: Sampled> Sources<S> {
     /// The report of this moment.
     pub fn report(&mut self, now: Timestamp) -> Report {
         let snapshot = self.snapshots.borrow_and_update().clone();
@@ -59,7 +66,7 @@ impl Sources {
 }
 
 /// Reports for ever.
-pub async fn send(link: Link, mut sources: Sources) -> std::convert::Infallible {
+pub async fn send<S: Sampled>(link: Link, mut sources: Sources<S>) -> std::convert::Infallible {
     let mut back_off = BackOff::default();
     let mut events = sources.journal.subscribe();
     let mut specs = sources.ledger.subscribe();

@@ -19,9 +19,11 @@ pub mod server;
 use std::sync::Arc;
 
 use berth_wire::edge::EdgeStats;
+use berth_wire::report::{HostFacts, InstanceSample};
 use prometheus::TextEncoder;
 use tokio::sync::watch;
 
+use crate::link::reports::Sampled;
 use crate::link::sessions::Scrape;
 use crate::reconcile::Snapshot;
 use crate::routes::RoutesStatus;
@@ -45,17 +47,32 @@ impl Scrape for Metrics {
         self.samples.take_if_stale().await;
         let snapshot = self.snapshots.borrow().clone();
         let edge = self.edge.borrow().clone();
-        let mut families = Families::default();
-        instances::containers(&mut families, &snapshot, &self.samples.newest());
-        instances::lives(&mut families, &snapshot);
-        instances::requests(&mut families, &snapshot, &edge);
-        host::facts(&mut families, &self.samples.host_facts());
-        host::berth(&mut families, &snapshot, &edge, self.routes.borrow().connected);
-        process::own(&mut families);
-        TextEncoder::new().encode_to_string(&families.0).unwrap_or_else(|error| {
-            // Only a malformed family, a mistake in this folder, gets here.
-            tracing::error!(%error, "could not encode the metrics");
-            String::new()
-        })
+        let connected = self.routes.borrow().connected;
+        render(&snapshot, &self.samples.newest(), &self.samples.host_facts(), &edge, connected)
     }
 }
+
+/// All of it as text.
+fn render(
+    snapshot: &Snapshot,
+    samples: &[InstanceSample],
+    facts: &HostFacts,
+    edge: &EdgeStats,
+    connected: bool,
+) -> String {
+    let mut families = Families::default();
+    instances::containers(&mut families, snapshot, samples);
+    instances::lives(&mut families, snapshot);
+    instances::requests(&mut families, snapshot, edge);
+    host::facts(&mut families, facts);
+    host::berth(&mut families, snapshot, edge, connected);
+    process::own(&mut families);
+    TextEncoder::new().encode_to_string(&families.0).unwrap_or_else(|error| {
+        // Only a malformed family, a mistake in this folder, gets here.
+        tracing::error!(%error, "could not encode the metrics");
+        String::new()
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -16,13 +16,14 @@ use berth_wire::id::InstanceId;
 use berth_wire::image::ImageRef;
 use berth_wire::name::Domain;
 use berth_wire::report::{Built, Exit, LOG_TAIL_LINES_MAX, Trouble};
-use berth_wire::spec::{InstanceSpec, ProcessSpec, Spec};
+use berth_wire::spec::{InstanceSpec, ProcessSpec, Spec, Work};
 use oci_spec::image::ImageConfiguration;
 use tokio::sync::{Semaphore, watch};
 
 use super::machine::{AsyncTell, Edge, Found, Launched, Machine, Target};
 use super::plan::{EdgeView, Why};
 use super::record::{Health, label, process_of};
+use crate::build::Builder;
 use crate::container::{Capabilities, ContainerSpec, Host, Output};
 use crate::health::{diagnose, probe, sockets, watch as health_watch};
 use crate::image::{Image, Registry};
@@ -50,6 +51,8 @@ pub struct OnHost {
     pub registry: Registry,
     /// Where logs go.
     pub logs: PathBuf,
+    /// Runs builds.
+    pub builder: Builder,
     specs: watch::Receiver<Option<Arc<Spec>>>,
     // Layers stay while a clone of their image lives.
     leases: Mutex<BTreeMap<InstanceId, Image>>,
@@ -63,12 +66,14 @@ impl OnHost {
         host: Arc<Host>,
         registry: Registry,
         logs: PathBuf,
+        builder: Builder,
         specs: watch::Receiver<Option<Arc<Spec>>>,
     ) -> Self {
         Self {
             host,
             registry,
             logs,
+            builder,
             specs,
             leases: Mutex::default(),
             fetches: Semaphore::new(FETCHES_AT_ONCE),
@@ -80,7 +85,7 @@ impl OnHost {
         let _permit = self.fetches.acquire().await;
         let fetched = self.host.images.ensure(image, &self.registry).await.map_err(|error| {
             let message = format!("Could not get the image {}@{}: {error}", image.repository, image.digest);
-            Trouble { code: Code::R20, message, log_tail: Vec::new() }
+            trouble(Code::R20, message)
         })?;
         self.leases.lock().unwrap_or_else(PoisonError::into_inner).insert(id, fetched.clone());
         Ok(fetched)
@@ -106,7 +111,7 @@ impl OnHost {
         process: &ProcessSpec,
         image: &Image,
     ) -> Result<ContainerSpec, Trouble> {
-        let refused = |message| Trouble { code: Code::R20, message, log_tail: Vec::new() };
+        let refused = |message| trouble(Code::R20, message);
         let path = path_of(&self.logs, spec);
         let directory = app_dir(&self.logs, spec.app);
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(|error| {
@@ -157,26 +162,20 @@ impl Machine for OnHost {
     }
 
     async fn start(&self, spec: Arc<InstanceSpec>) -> Result<Launched, Trouble> {
-        let process = process_of(&spec.work).ok_or_else(|| Trouble {
-            code: Code::R20,
-            message: "It is a build, not a process".to_owned(),
-            log_tail: Vec::new(),
-        })?;
+        let process = process_of(&spec.work)
+            .ok_or_else(|| trouble(Code::R20, "It is a build, not a process".to_owned()))?;
         let image = self.fetch(spec.id, &process.image).await?;
         let container = self.container(&spec, process, &image)?;
         let _permit = self.launches.acquire().await;
-        let started = self.host.start(container).await.map_err(|error| Trouble {
-            code: error.code,
-            message: error.message,
-            log_tail: Vec::new(),
-        })?;
+        let started = self.host.start(container).await.map_err(|error| trouble(error.code, error.message))?;
         Ok(Launched { address: started.endpoint.map(|e| e.address), pid: started.pid })
     }
 
-    async fn build(&self, _spec: Arc<InstanceSpec>) -> Result<Built, Trouble> {
-        let message =
-            "This host does not build: [build] packs_dir is not set in its agent's configuration".to_owned();
-        Err(Trouble { code: Code::B18, message, log_tail: Vec::new() })
+    async fn build(&self, spec: Arc<InstanceSpec>) -> Result<Built, Trouble> {
+        match &spec.work {
+            Work::Build(build) => self.builder.run(&spec, build).await,
+            _ => Err(trouble(Code::B18, "It is a process, not a build".to_owned())),
+        }
     }
 
     async fn wait(&self, id: InstanceId) -> Exit {
@@ -211,13 +210,16 @@ impl Machine for OnHost {
     }
 }
 
+fn trouble(code: Code, message: String) -> Trouble {
+    Trouble { code, message, log_tail: Vec::new() }
+}
+
 fn checked(target: &Target) -> Option<(&ProcessSpec, SocketAddr)> {
     let process = process_of(&target.spec.work)?;
     Some((process, SocketAddr::from((target.address, process.port?))))
 }
 
 async fn verdict(target: Target, why: Why) -> Trouble {
-    let trouble = |code, message| Trouble { code, message, log_tail: Vec::new() };
     if why == Why::RanTooLong {
         let seconds = process_of(&target.spec.work).map_or(0, |p| p.run_seconds_max);
         let name = label(&target.spec);

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::cgroup::Cgroup;
 use crate::container::Host;
+use crate::link::reports::Sampled;
 use crate::reconcile::Snapshot;
 
 /// How often samples are taken: what the control plane's finest roll-up holds.
@@ -129,14 +130,14 @@ impl Samples {
             requests: 0,
         })
     }
+}
 
-    /// The newest sample of each running instance.
-    pub fn newest(&self) -> Vec<InstanceSample> {
+impl Sampled for Samples {
+    fn newest(&self) -> Vec<InstanceSample> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).newest.values().cloned().collect()
     }
 
-    /// The host, as it was at the newest sample.
-    pub fn host_facts(&self) -> HostFacts {
+    fn host_facts(&self) -> HostFacts {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).facts.clone()
     }
 }

@@ -25,6 +25,8 @@ use crate::config::BuildConfig;
 use crate::container::Host;
 use crate::image::Registry;
 
+#[cfg(test)]
+mod host_tests;
 mod log;
 mod manifest;
 mod pipeline;

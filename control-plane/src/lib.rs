@@ -33,3 +33,6 @@ pub mod serve;
 pub mod sessions;
 pub mod store;
 pub mod tasks;
+
+#[cfg(test)]
+mod scenarios;

@@ -188,12 +188,12 @@ impl World {
 
     fn crash(&mut self, which: usize) {
         let now = self.now;
-        let healthy = self.state.apps[0]
+        let mut healthy = self.state.apps[0]
             .instances
             .iter_mut()
             .filter_map(|p| p.report.as_mut())
             .filter(|r| r.state == InstanceState::Healthy);
-        if let Some(report) = healthy.skip(which).next() {
+        if let Some(report) = healthy.nth(which) {
             report.state = InstanceState::BackingOff;
             report.since = now;
             report.last_exit = Some(Exit::Code(1));

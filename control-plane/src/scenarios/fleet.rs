@@ -1,4 +1,3 @@
-#![allow(dead_code)] // Each test binary uses its own part of this.
 //! A control plane over its real router and store, and a host that is made up: it takes its spec and answers with a
 //! report over the same endpoints as a real agent. Time stands still until a test moves it.
 
@@ -6,15 +5,15 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::admin;
+use crate::app::{App, Clock};
+use crate::config::Config;
+use crate::domain::release::Why;
+use crate::router::router;
+use crate::store::builds::{self, BuildRow};
+use crate::store::{apps, releases, teams};
+use crate::tasks::plan_hosts::plan_once;
 use axum::body::Body;
-use berth_control_plane::admin;
-use berth_control_plane::app::{App, Clock};
-use berth_control_plane::config::Config;
-use berth_control_plane::domain::release::Why;
-use berth_control_plane::router::router;
-use berth_control_plane::store::builds::{self, BuildRow};
-use berth_control_plane::store::{apps, releases, teams};
-use berth_control_plane::tasks::plan_hosts::plan_once;
 use berth_wire::api::{Build, Instance, Release, ReleaseStatus};
 use berth_wire::code::Code;
 use berth_wire::digest::Digest;
@@ -43,13 +42,16 @@ pub enum Behaviour {
     Interrupted,
 }
 
+/// How each process behaves.
+pub type Acts = Box<dyn Fn(&InstanceSpec) -> Behaviour + Send>;
+
 pub struct Fleet {
     pub app: App,
     host_token: String,
     api_token: String,
     clock: Arc<AtomicI64>,
     reports: Mutex<BTreeMap<InstanceId, InstanceReport>>,
-    pub behaviour: Mutex<Box<dyn Fn(&InstanceSpec) -> Behaviour + Send>>,
+    pub behaviour: Mutex<Acts>,
     pub memory_bytes: u64,
     pub edge_connected: bool,
     data: tempfile::TempDir,

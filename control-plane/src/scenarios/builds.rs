@@ -1,11 +1,9 @@
 //! Builds from the queue to a release, with a host that is made up.
 
-mod fleet;
-
+use super::fleet::{Behaviour, Fleet};
 use berth_wire::api::{BuildStatus, Event, ReleaseStatus};
 use berth_wire::code::Code;
 use berth_wire::spec::Work;
-use fleet::{Behaviour, Fleet};
 use http::StatusCode;
 
 async fn asked() -> Fleet {
@@ -71,7 +69,7 @@ async fn a_build_without_a_host_must_wait_and_say_so() {
     let fleet = asked().await;
     fleet.pass(60);
     let id = fleet.upload("shop").await;
-    berth_control_plane::tasks::plan_hosts::plan_once(&fleet.app).await.unwrap();
+    crate::tasks::plan_hosts::plan_once(&fleet.app).await.unwrap();
     let build = fleet.build("shop", id).await;
     assert_eq!(build.status, BuildStatus::Queued);
     assert_eq!(build.trouble.unwrap().code, Code::A19);

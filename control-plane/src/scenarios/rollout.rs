@@ -1,12 +1,10 @@
 //! Releases over the public API, the real store and the real planner; only the host is made up.
 
-mod fleet;
-
+use super::fleet::{Behaviour, Fleet};
 use berth_wire::api::{App, ReleaseStatus};
 use berth_wire::code::Code;
 use berth_wire::report::InstanceState;
 use berth_wire::spec::{Desired, Work};
-use fleet::{Behaviour, Fleet};
 use http::StatusCode;
 
 const WEB: &[(&str, &str)] = &[("web", "gunicorn app:app")];
@@ -307,9 +305,8 @@ async fn another_teams_app_must_not_exist() {
     let fleet = serving().await;
     let other = berth_wire::id::TeamId(uuid::Uuid::from_u128(77));
     let mut tx = fleet.app.store.begin().await.unwrap();
-    berth_control_plane::store::teams::insert(&mut tx, other, "other", fleet.app.clock.now()).await.unwrap();
-    let token =
-        berth_control_plane::admin::token_make(&mut tx, other, "x", fleet.app.clock.now()).await.unwrap();
+    crate::store::teams::insert(&mut tx, other, "other", fleet.app.clock.now()).await.unwrap();
+    let token = crate::admin::token_make(&mut tx, other, "x", fleet.app.clock.now()).await.unwrap();
     tx.commit().await.unwrap();
     for (method, path) in [
         ("GET", "/v1/apps/shop"),

@@ -1,4 +1,4 @@
-//! Apps.
+//! Apps: made, shown, deleted. What changes in one has files of its own: `config.rs`, `formation.rs`, `releases.rs`.
 
 use axum::extract::State;
 use berth_wire::api::{App as WireApp, Event, NewApp, Problem, ReleaseStatus};

@@ -8,6 +8,7 @@ use super::extract::{Json, Path};
 use super::problem::ApiError;
 use crate::access::ApiCaller;
 use crate::app::App;
+use crate::registry::Repository;
 use crate::store::{StoreError, stacks};
 
 /// Every stack, newest first.
@@ -33,6 +34,16 @@ pub async fn put(
     if stack.image.repository != format!("stacks/{name}") {
         let detail = format!("the image must be in the repository stacks/{name}; push it there first");
         return Err(ApiError::new(Code::A13, detail));
+    }
+    let (links, digest) = (app.registry.links().clone(), stack.image.digest.clone());
+    let repository = Repository::Stack(name.clone());
+    let stored = tokio::task::spawn_blocking(move || links.digests(&repository).contains(&digest)).await;
+    if !stored.map_err(|e| ApiError::internal(&e))? {
+        let detail = format!(
+            "the registry has no {} in stacks/{name}; push the image there first",
+            stack.image.digest
+        );
+        return Err(ApiError::new(Code::A12, detail));
     }
     let now = app.clock.now();
     let mut tx = app.store.begin().await?;

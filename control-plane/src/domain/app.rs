@@ -1,4 +1,4 @@
-//! An app.
+//! An app as the store keeps it: whose it is, what it is called and where it answers.
 
 use berth_wire::id::{AppId, TeamId};
 use berth_wire::name::{AppName, Domain};

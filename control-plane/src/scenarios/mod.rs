@@ -1,5 +1,5 @@
 //! Whole stories over the real router, store and planner; only the host is made up.
 
 mod builds;
-mod fleet;
+pub mod fleet;
 mod rollout;

@@ -178,3 +178,22 @@ pub async fn ids_list(conn: &mut SqliteConnection, app: AppId) -> Result<Vec<Bui
         .await?;
     ids.iter().map(|id| parse("builds.id", id)).collect()
 }
+
+/// Deletes ended builds but for each app's newest, those a release came from and those a host still has; answers with
+/// what was deleted.
+///
+/// # Errors
+/// The store failed.
+pub async fn expire(conn: &mut SqliteConnection, keep: u32) -> Result<Vec<BuildId>, StoreError> {
+    let ids: Vec<String> = sqlx::query_scalar(
+        "DELETE FROM builds WHERE status IN ('succeeded', 'failed')
+         AND NOT EXISTS (SELECT 1 FROM releases WHERE releases.build_id = builds.id)
+         AND NOT EXISTS (SELECT 1 FROM instances WHERE instances.build_id = builds.id)
+         AND id IN (SELECT id FROM (SELECT id, row_number() OVER
+         (PARTITION BY app_id ORDER BY created_at DESC, id DESC) AS n FROM builds) WHERE n > ?) RETURNING id",
+    )
+    .bind(keep)
+    .fetch_all(conn)
+    .await?;
+    ids.iter().map(|id| parse("builds.id", id)).collect()
+}

@@ -268,3 +268,19 @@ pub async fn update(
     .await?;
     Ok(())
 }
+
+/// Deletes settled releases but for each app's newest and the one that serves.
+///
+/// # Errors
+/// The store failed.
+pub async fn expire(conn: &mut SqliteConnection, keep: u32) -> Result<u64, StoreError> {
+    let done = sqlx::query(
+        "DELETE FROM releases WHERE status IN ('superseded', 'failed') AND (app_id, version) IN
+         (SELECT app_id, version FROM (SELECT app_id, version, row_number() OVER
+         (PARTITION BY app_id ORDER BY version DESC) AS n FROM releases) WHERE n > ?)",
+    )
+    .bind(keep)
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}

@@ -113,7 +113,10 @@ async fn tell(app: &App, wish: &Wish, sender: &Sender) -> Result<(), StoreError>
             return Ok(());
         }
     }
-    while wish.follow {
+    if !wish.follow {
+        return Ok(());
+    }
+    loop {
         tokio::select! {
             heard = sources.next() => match heard {
                 Heard::Line(line) => if !send(sender, &line).await { return Ok(()) },
@@ -126,7 +129,6 @@ async fn tell(app: &App, wish: &Wish, sender: &Sender) -> Result<(), StoreError>
             () = sender.closed() => return Ok(()),
         }
     }
-    Ok(())
 }
 
 /// The last lines of every host, unsorted.

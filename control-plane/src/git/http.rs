@@ -40,6 +40,13 @@ fn plain(status: StatusCode, words: impl Into<String>) -> Response {
 
 fn failed(doing: &str, error: &dyn std::fmt::Display) -> Response {
     tracing::error!(%error, "git: {doing} failed");
+    let text = error.to_string();
+    if text.starts_with("D15") {
+        return plain(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("Berth's own machine lacks a program: {text}"),
+        );
+    }
     plain(
         StatusCode::INTERNAL_SERVER_ERROR,
         format!("[A99] Berth failed at {doing}; its log says why. Push again."),

@@ -114,7 +114,7 @@ async fn serve(
         (Method::PUT, Target::Manifest(reference)) => {
             manifest::put(registry, repository, &reference, request).await
         }
-        (Method::GET, Target::Tags) => manifest::tags(&registry, &repository).await,
+        (Method::GET, Target::Tags) => manifest::tags(registry, repository).await,
         (Method::POST, Target::Uploads) => upload::begin(registry, repository, request).await,
         (Method::PATCH, Target::Upload(id)) => upload::append(registry, repository, id, request).await,
         (Method::PUT, Target::Upload(id)) => upload::finish(registry, repository, id, request).await,

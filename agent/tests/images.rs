@@ -1,5 +1,7 @@
 //! The image store with the real unpacker, on a real pool, against a registry that the test plays. Needs root.
 
+#![allow(clippy::unwrap_used, reason = "outside #[test] functions, too, all of this is test")]
+
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
@@ -158,7 +160,7 @@ impl Machine {
 
     /// A second store, as another host has.
     async fn other_host(&self) -> Images {
-        let dir = self.data.path().join("pool/other");
+        let dir = self.data.path().join(format!("pool/other-{}", uuid::Uuid::new_v4()));
         fs::create_dir(&dir).unwrap();
         open(&self.installation, dir).await
     }
@@ -339,7 +341,6 @@ async fn damaged_content_must_be_refused() {
     let layer = machine.images.import_tar(ordinary_tar().as_slice()).await.unwrap();
     let config = ImageConfiguration::default();
     let image = machine.images.push(&machine.registry, "apps/one", &[layer], config).await.unwrap();
-    let other = machine.other_host().await;
     let blobs = machine.held.lock().unwrap().blobs.clone();
     for ((repository, digest), bytes) in &blobs {
         let mut damaged = bytes.to_vec();
@@ -348,12 +349,15 @@ async fn damaged_content_must_be_refused() {
         for damaged in [damaged.clone(), damaged[..last].to_vec(), [bytes, &b"x"[..]].concat()] {
             machine.held.lock().unwrap().blobs.insert((repository.clone(), digest.clone()), damaged.into());
             if repository == "apps/one" {
+                // A fresh one each time: what another try has stored would not be asked for again.
+                let other = machine.other_host().await;
                 let error = other.ensure(&image, &machine.registry).await.unwrap_err();
                 assert!(matches!(error, ImageError::Digest { .. }), "{error}");
             }
         }
         machine.held.lock().unwrap().blobs.insert((repository.clone(), digest.clone()), bytes.clone());
     }
+    let other = machine.other_host().await;
     other.ensure(&image, &machine.registry).await.unwrap();
     let missing = ImageRef { digest: Digest::of(b"nothing"), ..image };
     let error = other.ensure(&missing, &machine.registry).await.unwrap_err();
@@ -378,4 +382,69 @@ async fn the_collector_must_spare_what_is_in_use() {
     drop(used);
     images.collect().await.unwrap();
     assert!(!path.exists() && images.find_path(&path).is_none());
+}
+
+/// This process's child that is an unpacker of this id range, once it has confined itself.
+async fn confined_unpacker(base: u32) -> (String, String) {
+    loop {
+        for entry in fs::read_dir("/proc").unwrap() {
+            let dir = entry.unwrap().path();
+            let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap_or_default();
+            let status = read("status");
+            let ours = status.contains(&format!("\nPPid:\t{}\n", std::process::id()))
+                && status.contains(&format!("\nUid:\t{base}\t{base}\t{base}\t{base}\n"));
+            if ours
+                && read("cmdline").contains("unpack")
+                && status.contains("NoNewPrivs:\t1")
+                && read_caps(&status) != FULL
+            {
+                let namespace = fs::read_link(dir.join("ns/net")).unwrap().display().to_string();
+                return (status, namespace);
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Every capability there may be: what a process has before it drops any.
+const FULL: u64 = 0x1ff_ffff_ffff;
+
+fn read_caps(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapPrm:\t")).unwrap();
+    u64::from_str_radix(line, 16).unwrap()
+}
+
+#[tokio::test]
+async fn the_unpacker_must_have_no_privilege() {
+    let Some(machine) = Machine::new("confined").await else { return };
+    let (mut feed, tar) = tokio::io::duplex(1 << 20);
+    let images = machine.images.clone();
+    let importing = tokio::spawn(async move { images.import_tar(tar).await });
+    let base = machine.installation.unpacker_uid_base();
+    let (status, network) = confined_unpacker(base).await;
+    // CHOWN, DAC_OVERRIDE, FOWNER and FSETID, in its own user namespace only.
+    assert_eq!(read_caps(&status), 0b1_1011);
+    assert!(status.contains(&format!("\nGid:\t{base}\t{base}\t{base}\t{base}\n")), "{status}");
+    assert!(status.contains("\nGroups:\t \n"), "{status}");
+    assert_ne!(network, fs::read_link("/proc/self/ns/net").unwrap().display().to_string());
+    tokio::io::AsyncWriteExt::write_all(&mut feed, &ordinary_tar()).await.unwrap();
+    drop(feed);
+    check_ordinary(&importing.await.unwrap().unwrap());
+}
+
+#[tokio::test]
+async fn the_documents_of_an_image_must_go_with_its_layers() {
+    let Some(machine) = Machine::new("documents").await else { return };
+    let layer = machine.images.import_tar(ordinary_tar().as_slice()).await.unwrap();
+    let config = ImageConfiguration::default();
+    machine.images.push(&machine.registry, "apps/one", &[layer], config).await.unwrap();
+    let documents = machine.disk.layers_dir().join("images");
+    let count = || fs::read_dir(&documents).unwrap().count();
+    machine.images.collect().await.unwrap();
+    assert_eq!(count(), 1);
+    let unpacker = PathBuf::from(env!("CARGO_BIN_EXE_berth-agent"));
+    let config = ImagesConfig { layers_dir: machine.disk.layers_dir(), unpacker, bytes_max: 0 };
+    let images = Images::open(&machine.installation, config).await.unwrap();
+    images.collect().await.unwrap();
+    assert_eq!(count(), 0);
 }

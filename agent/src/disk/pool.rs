@@ -136,7 +136,12 @@ fn make_image(label: &str, image: &Path, bytes: u64) -> Result<(), DiskError> {
 }
 
 fn allocate(image: &Path, bytes: u64) -> Result<(), DiskError> {
-    let file = File::options().write(true).create(true).open(image).map_err(io_error("create", image))?;
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(image)
+        .map_err(io_error("create", image))?;
     match rustix::fs::fallocate(file.as_fd(), rustix::fs::FallocateFlags::empty(), 0, bytes) {
         Err(rustix::io::Errno::NOSPC) => {
             let dir = image.parent().unwrap_or(image).to_owned();

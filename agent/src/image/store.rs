@@ -281,7 +281,32 @@ impl Store {
                 total -= bytes;
             }
         }
+        self.collect_documents()?;
         Ok(before - total)
+    }
+
+    /// An image whose layers have gone needs the registry anyway; its documents would pile up, one set per release.
+    fn collect_documents(&self) -> Result<(), ImageError> {
+        let images = self.dir.join("images");
+        for entry in fs::read_dir(&images).map_err(io_error("list", &images))? {
+            let dir = entry.map_err(io_error("list", &images))?.path();
+            let documents = ["platform.json", "manifest.json"].map(|name| fs::read(dir.join(name)));
+            let manifest = documents.into_iter().flatten().next().unwrap_or_default();
+            let whole =
+                layers_of(&manifest).is_some_and(|layers| layers.iter().all(|layer| self.has_blob(layer)));
+            if !whole {
+                remove(&dir)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn has_blob(&self, digest: &Digest) -> bool {
+        let layers = self.layers();
+        layers.contains_key(&name_of_blob(digest))
+            || layers
+                .values()
+                .any(|entry| entry.about.blob.as_ref().is_some_and(|blob| blob.digest == *digest))
     }
 
     /// Once it is out of the map nobody can take it up any more.
@@ -324,6 +349,13 @@ fn write_about(dir: &Path, about: &About) -> Result<(), ImageError> {
     let path = dir.join(ABOUT);
     let text = serde_json::to_vec(about).map_err(|error| io_error("describe", &path)(error.into()))?;
     fs::write(&path, text).map_err(io_error("write", &path))
+}
+
+/// The layers a manifest names; nothing if it is none.
+fn layers_of(manifest: &[u8]) -> Option<Vec<Digest>> {
+    let manifest: serde_json::Value = serde_json::from_slice(manifest).ok()?;
+    let digest = |layer: &serde_json::Value| layer["digest"].as_str()?.parse().ok();
+    manifest["layers"].as_array()?.iter().map(digest).collect()
 }
 
 /// Removes a file, a tree or a subvolume; links are not followed.

@@ -188,10 +188,15 @@ async fn follow(app: &App, build: &BuildRow, talk: &mut Talk) -> Result<BuildRow
     }
 }
 
+/// The planner says "waits: …"; so do we.
+pub(super) fn reason(trouble: &Trouble) -> &str {
+    trouble.message.strip_prefix("waits: ").unwrap_or(&trouble.message)
+}
+
 fn waiting_for(row: &BuildRow) -> String {
     let attempt = if row.attempts > 1 { format!(", attempt {}", row.attempts) } else { String::new() };
     match (row.status, &row.trouble) {
-        (BuildStatus::Queued, Some(trouble)) => format!("Waiting: {} [{}]", trouble.message, trouble.code),
+        (BuildStatus::Queued, Some(trouble)) => format!("Waiting: {} [{}]", reason(trouble), trouble.code),
         (BuildStatus::Queued, None) => format!("Build {} is queued", row.id),
         _ => format!("Build {} is running{attempt}", row.id),
     }

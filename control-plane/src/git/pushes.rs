@@ -115,6 +115,11 @@ impl Pushes {
         self.lock().owner.contains_key(&app)
     }
 
+    /// Whether a push to the app is under way, owner or not.
+    pub fn is_pushed_to(&self, app: AppId) -> bool {
+        self.lock().all.values().any(|push| push.app.id == app)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

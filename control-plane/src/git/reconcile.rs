@@ -47,6 +47,7 @@ pub async fn reconcile(app: &App, id: AppId) -> Result<(), ReconcileError> {
     if app.git.pushes.is_owned(id) || !app.git.repositories.exists(id) {
         return Ok(());
     }
+    sweep(app, id)?;
     let refs = app.git.repositories.deploy_refs(id).await?;
     if refs.is_empty() {
         return Ok(());
@@ -66,6 +67,15 @@ pub async fn reconcile(app: &App, id: AppId) -> Result<(), ReconcileError> {
         app.git.repositories.move_ref(id, &found.branch, &found.commit, new).await?;
     }
     Ok(())
+}
+
+/// Removes what broken pushes left behind. Listed first, so that a push that begins meanwhile is not in the list.
+fn sweep(app: &App, id: AppId) -> io::Result<()> {
+    let left = app.git.repositories.quarantines(id)?;
+    if app.git.pushes.is_pushed_to(id) {
+        return Ok(());
+    }
+    left.iter().try_for_each(std::fs::remove_dir_all)
 }
 
 /// Brings every repository in line. One that cannot be is logged; the others go on.

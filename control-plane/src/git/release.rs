@@ -100,7 +100,7 @@ async fn wait(app: &App, push: &Push, version: u64, talk: &mut Talk) -> Result<(
 /// What a release that is on its way does.
 fn state_of(release: &Release) -> String {
     if let Some(trouble) = &release.trouble {
-        return format!("Waiting: {} [{}]", trouble.message, trouble.code);
+        return format!("Waiting: {} [{}]", super::build::reason(trouble), trouble.code);
     }
     match release.status {
         ReleaseStatus::Releasing => "Running its release command".to_owned(),

@@ -152,6 +152,18 @@ impl Repositories {
         }
     }
 
+    /// Quarantines of pushes (githooks(5), pre-receive) in the app's repository. A receive-pack that is ended by a signal
+    /// leaves its own behind.
+    ///
+    /// # Errors
+    /// The repository cannot be listed.
+    pub fn quarantines(&self, app: AppId) -> io::Result<Vec<PathBuf>> {
+        let entries = std::fs::read_dir(self.path(app).join("objects"))?.filter_map(Result::ok);
+        let incoming =
+            entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("tmp_objdir-incoming-"));
+        Ok(incoming.map(|entry| entry.path()).collect())
+    }
+
     fn git_in(&self, app: AppId) -> Command {
         let mut command = self.git();
         command.arg("--git-dir").arg(self.path(app));

@@ -153,6 +153,10 @@ async fn a_build_must_outlive_its_push_and_be_found_by_the_next() {
     let (success, words) = ended(again).await;
     assert!(success && words.contains("going on from there") && words.contains("halfway"), "{words}");
     assert_eq!(world.release(1).await.unwrap().content.build, Some(build.id));
+    assert!(
+        world.app.git.repositories.quarantines(world.row.id).unwrap().is_empty(),
+        "something was left behind"
+    );
     assert_eq!(world.branch().await, Some(("main".into(), commit)));
 }
 

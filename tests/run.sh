@@ -44,13 +44,14 @@ install_packages() {
 # The end-to-end suite is one program with one installation, run by itself after the others.
 tests() {
   if cargo nextest --version >/dev/null 2>&1; then
-    cargo nextest run --workspace --no-fail-fast --no-tests pass -E 'not binary(e2e)' "$@" </dev/null
+    cargo nextest run --workspace --no-fail-fast --no-tests pass -E 'not (binary(e2e) or binary(isolation))' "$@" </dev/null
   else
     cargo test --workspace --no-fail-fast --lib --bins "$@" </dev/null &&
       cargo test -p berth-tests --no-fail-fast --test tidy "$@" </dev/null
   fi
 }
 
+isolation() { cargo build --workspace </dev/null && cargo test -p berth-tests --test isolation "$@" </dev/null; }
 end_to_end() { cargo build --workspace </dev/null && cargo test -p berth-tests --test e2e "$@" </dev/null; }
 
 summary() {
@@ -72,6 +73,7 @@ if [ $# = 0 ]; then
 fi
 check "tests" tests "$@"
 if [ "$is_root" = yes ]; then
+  check "isolation" isolation "$@"
   check "end to end" end_to_end "$@"
 else
   not_run "end to end, isolation" "needs root: they make containers"

@@ -100,7 +100,7 @@ impl Entry {
 
     /// The process ended: collects how, and the rest of the output. A FIFO holds 64 KiB, so this ends.
     pub fn finish(&mut self, scratch: &mut Scratch) -> Exit {
-        let reaped = self.pidfd.as_ref().and_then(|pidfd| how_it_ended(pidfd));
+        let reaped = self.pidfd.as_ref().and_then(how_it_ended);
         self.pidfd = None;
         while self.drain_turn(scratch) == Turn::More {}
         if let Some(mut drain) = self.drain.take() {

@@ -79,12 +79,11 @@ pub fn clone(prepared: &Prepared, loan: &Loan<'_>) -> io::Result<Cloned> {
     match pid {
         -1 => Err(io::Error::last_os_error()),
         0 => child::run(prepared, &around),
-        // SAFETY: CLONE_PIDFD made this descriptor for us.
-        pid => Ok(Cloned {
-            pid: pid as u32,
-            pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
-            report: report_read.into(),
-        }),
+        pid => {
+            // SAFETY: CLONE_PIDFD made this descriptor for us.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Cloned { pid: pid as u32, pidfd, report: report_read.into() })
+        }
     }
 }
 

@@ -166,14 +166,13 @@ fn mask(capabilities: &[u8]) -> u64 {
 }
 
 fn resource(resource: Resource) -> u32 {
-    let number = match resource {
+    match resource {
         Resource::Core => libc::RLIMIT_CORE,
         Resource::OpenFiles => libc::RLIMIT_NOFILE,
         Resource::Processes => libc::RLIMIT_NPROC,
         Resource::LockedMemory => libc::RLIMIT_MEMLOCK,
         Resource::MessageQueue => libc::RLIMIT_MSGQUEUE,
-    };
-    number as u32
+    }
 }
 
 fn op(step: &Step, fds: &Descriptors<'_>) -> Result<Op, BadPlan> {

@@ -28,8 +28,7 @@ work=$(mktemp -d /var/tmp/berth-bench-XXXXXX)
 trap 'rm -rf "$work"' EXIT
 [ "$install" = no ] || { say "installing peers"; apt-get install -qq -y crun runc bubblewrap docker.io gcc >/dev/null </dev/null; }
 
-say "building (release)"
-[ -n "${BENCH_BIN:-}" ] || { (cd "$root" && cargo build --release --quiet -p berth-launcher -p berth-tests --bin berth-launcher --bin bench-launch); BENCH_BIN=${CARGO_TARGET_DIR:-$root/target}/release; }
+[ -n "${BENCH_BIN:-}" ] || { say "building (release)"; (cd "$root" && cargo build --release --quiet -p berth-launcher -p berth-tests --bin berth-launcher --bin bench-launch); BENCH_BIN=${CARGO_TARGET_DIR:-$root/target}/release; }
 
 say "making the root"
 rootfs=$work/root
@@ -52,7 +51,10 @@ peer() {
     start=$(date +%s%N); "$@" >/dev/null 2>&1; end=$(date +%s%N)
     times+=($(((end - start) / 1000)))
   done
-  record "$key" $(printf '%s\n' "${times[@]}" | sort -n | awk '{t[NR]=$1} END {printf "%.3f %.3f", t[int(NR/2)+1]/1000, t[int(NR*.99)+1 > NR ? NR : int(NR*.99)+1]/1000}')
+  local median_and_p99
+  median_and_p99=$(printf '%s\n' "${times[@]}" | sort -n |
+    awk '{t[NR] = $1} END {last = int(NR * 0.99) + 1; if (last > NR) last = NR; printf "%.3f %.3f", t[int(NR / 2) + 1] / 1000, t[last] / 1000}')
+  record "$key" ${median_and_p99}
 }
 
 record() {

@@ -56,19 +56,14 @@ pub struct Step {
 }
 
 /// Whether a layer is part of the image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "bool")]
 pub enum Keep {
     /// It is.
+    #[default]
     InImage,
     /// It is only below later steps.
     BuildOnly,
-}
-
-impl Default for Keep {
-    fn default() -> Self {
-        Self::InImage
-    }
 }
 
 impl From<bool> for Keep {
@@ -124,7 +119,8 @@ fn check(step: &Step, earlier: &BTreeSet<String>) -> Result<(), InvalidPlan> {
     if let Some(missing) = step.on.iter().flatten().find(|on| !earlier.contains(*on)) {
         return Err(InvalidPlan(format!("step {name} is on {missing:?}, which is not before it")));
     }
-    if !step.shared && !(step.inputs.is_empty() && step.files.is_empty()) {
+    let sees_files = !step.inputs.is_empty() || !step.files.is_empty();
+    if !step.shared && sees_files {
         return Err(InvalidPlan(format!(
             "step {name} is not shared but has inputs: it sees the whole source"
         )));

@@ -155,7 +155,13 @@ impl Containers {
 
     /// Waits for the end, and takes the layer if it was a good one.
     async fn finish(&self, reader: Reader, key: Option<String>) -> Result<Ran<Layer>, Trouble> {
-        let exit = self.host.wait(self.id).await;
+        let mut exit = self.host.wait(self.id).await;
+        // Where the kernel cannot kill a whole group (cgroup v1), a pack outlives the compiler that was killed for memory.
+        let oom_kills =
+            || self.host.cgroups.get(self.id).ok().flatten().and_then(|group| group.oom_kills().ok());
+        if exit != Exit::Code(0) && oom_kills().is_some_and(|count| count > 0) {
+            exit = Exit::OutOfMemory;
+        }
         // A reader that is late or panicked has told the log what it could; only an answer is missed, and that is told.
         let answer =
             tokio::time::timeout(OUTPUT_REST_MAX, reader).await.ok().and_then(Result::ok).unwrap_or_default();

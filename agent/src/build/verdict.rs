@@ -49,7 +49,11 @@ fn stated(tail: &[String]) -> Option<(Code, String)> {
     tail.iter().rev().find_map(|line| {
         let (code, message) = line.trim_start().strip_prefix('!')?.trim_start().split_once(' ')?;
         let code = code.parse().ok().filter(|code| PACK_CODES.contains(code))?;
-        Some((code, one_line(message)))
+        let mut message = one_line(message);
+        if let Some(first) = message.get_mut(..1) {
+            first.make_ascii_uppercase();
+        }
+        Some((code, message))
     })
 }
 
@@ -87,7 +91,7 @@ mod tests {
     fn what_a_pack_states_must_be_passed_on() {
         let trouble = of(
             &failed("toolchain", Exit::Code(1), false),
-            vec![" !     B13 Node \"99\" cannot be had; there are 22.x".into(), "more".into()],
+            vec![" !     B13 node \"99\" cannot be had; there are 22.x".into(), "more".into()],
         );
         assert_eq!(
             (trouble.code, trouble.message.as_str()),

@@ -44,7 +44,7 @@ pub(super) fn containers(families: &mut Families, snapshot: &Snapshot, samples: 
 type Value = fn(&InstanceSpec, &InstanceSample) -> f64;
 
 fn counters<I: Iterator<Item = (Labels, f64)>>(families: &mut Families, each: impl Fn(Value) -> I) {
-    let rows: [(&str, &str, Value); 8] = [
+    let rows: [(&str, &str, Value); 7] = [
         ("container_cpu_usage_seconds_total", "CPU time used.", |_, s| seconds(s.cpu_usage_us)),
         (
             "container_cpu_cfs_throttled_seconds_total",
@@ -58,9 +58,6 @@ fn counters<I: Iterator<Item = (Labels, f64)>>(families: &mut Families, each: im
         ),
         ("container_cpu_cfs_periods_total", "Periods in which it wanted to run.", |_, s| {
             s.cpu_periods as f64
-        }),
-        ("container_oom_events_total", "Times it ran out of memory since it was last started.", |_, s| {
-            s.memory_oom_kills as f64
         }),
         ("container_network_receive_bytes_total", "Bytes received.", |_, s| s.network_receive_bytes as f64),
         ("container_network_transmit_bytes_total", "Bytes sent.", |_, s| s.network_transmit_bytes as f64),
@@ -119,6 +116,11 @@ pub(super) fn lives(families: &mut Families, snapshot: &Snapshot) {
         "berth_instance_restarts_total",
         "Times it was started again after it had ended by itself.",
         each(|seen| f64::from(seen.report.restarts)),
+    );
+    families.counter(
+        "container_oom_events_total",
+        "Times it ran out of memory and was ended as a whole.",
+        each(|seen| f64::from(seen.out_of_memory)),
     );
     families.gauge(
         "berth_instance_healthy",

@@ -46,7 +46,7 @@ fn seen(n: u128) -> Seen {
         trouble: None,
         built: None,
     };
-    Seen { spec: Some(Arc::new(spec)), report, address: None, alive: true }
+    Seen { spec: Some(Arc::new(spec)), report, out_of_memory: 1, address: None, alive: true }
 }
 
 fn text() -> String {

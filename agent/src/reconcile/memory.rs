@@ -29,6 +29,8 @@ pub struct Memory {
     pub since: Option<Timestamp>,
     /// How often it was started again.
     pub restarts: u32,
+    /// How often it ran out of memory.
+    pub out_of_memory: u32,
     /// Failures in a row.
     pub failures: u32,
     /// How it last ended.
@@ -48,6 +50,7 @@ impl Memory {
             healthy: matches!(record.phase, Phase::Running { health: Health::Up, .. }),
             since: Some(record.since),
             restarts: record.restarts,
+            out_of_memory: record.out_of_memory,
             failures: record.failures,
             last_exit: record.last_exit,
             trouble: record.trouble.clone(),
@@ -65,6 +68,7 @@ impl Memory {
     pub fn restore(self, record: &mut Record, alive: bool, now: Moment) {
         record.launch = u32::from(self.launched);
         record.restarts = self.restarts;
+        record.out_of_memory = self.out_of_memory;
         record.failures = self.failures;
         record.last_exit = self.last_exit;
         record.trouble = self.trouble;

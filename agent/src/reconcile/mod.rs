@@ -72,6 +72,8 @@ pub struct Seen {
     pub spec: Option<Arc<InstanceSpec>>,
     /// What it is doing.
     pub report: InstanceReport,
+    /// How often it ran out of memory.
+    pub out_of_memory: u32,
     /// Its address.
     pub address: Option<Ipv4Addr>,
     /// Whether its container may have processes.
@@ -258,6 +260,7 @@ impl<M: Machine, E: Edge> Reconciler<M, E> {
         let seen = |(&id, record): (&InstanceId, &Record)| Seen {
             spec: record.spec.clone(),
             report: record.report(id),
+            out_of_memory: record.out_of_memory,
             address: record.address,
             alive: record.is_alive() && record.remains == Remains::Container,
         };

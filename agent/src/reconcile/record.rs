@@ -45,6 +45,8 @@ pub struct Record {
     pub launch: u32,
     /// How often it was started again after it had ended by itself.
     pub restarts: u32,
+    /// How often it ran out of memory: its control group's own count ends with each launch.
+    pub out_of_memory: u32,
     /// Failures in a row, for the pause before the next start.
     pub failures: u32,
     /// How its newest process that ended, ended.
@@ -150,6 +152,7 @@ impl Record {
             pid: None,
             launch: 0,
             restarts: 0,
+            out_of_memory: 0,
             failures: 0,
             last_exit: None,
             trouble: None,

@@ -229,6 +229,7 @@ fn exited(
         Some(verdict) if verdict.code == Code::R23 => Exit::TimedOut,
         _ => exit,
     };
+    record.out_of_memory += u32::from(exit == Exit::OutOfMemory);
     record.last_exit = Some(exit);
     record.pid = None;
     let Phase::Running { started, well_since, .. } = record.phase else {

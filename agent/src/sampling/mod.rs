@@ -4,7 +4,7 @@
 mod host;
 pub mod out_of_memory;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -81,20 +81,23 @@ impl Samples {
             }
         };
         let snapshot = self.snapshots.borrow().clone();
-        let running: BTreeSet<InstanceId> =
-            snapshot.instances.iter().filter(|seen| seen.alive).map(|seen| seen.report.id).collect();
+        let alive = snapshot.instances.iter().filter(|seen| seen.alive);
+        let running: BTreeMap<InstanceId, u32> =
+            alive.map(|seen| (seen.report.id, seen.out_of_memory)).collect();
         let edge = self.edge.borrow().clone();
         // Some hundred microseconds of reads from cgroupfs per hundred instances; they do not block on disks.
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let mut newest = BTreeMap::new();
-        for &id in &running {
+        for (&id, &out_of_memory) in &running {
             if let Some(mut sample) = self.sample(&mut taken.groups, id) {
+                // The group's own count begins again with each launch.
+                sample.memory_oom_kills += u64::from(out_of_memory);
                 sample.log_lines_discarded = discarded.get(&id).copied().unwrap_or_default();
                 sample.requests = edge.instances.get(&id).map_or(0, |r| r.by_class.values().sum());
                 newest.insert(id, sample);
             }
         }
-        taken.groups.retain(|id, _| running.contains(id));
+        taken.groups.retain(|id, _| running.contains_key(id));
         taken.newest = newest;
         taken.facts = host::facts(self.host.disk.space().ok(), &taken.warnings);
         taken.at = Some(Instant::now());

@@ -83,3 +83,67 @@ pub fn fingerprint(content: &Content, process: &ProcessType, quota: &Quota) -> S
     // Encoding these types cannot fail: all map keys are strings.
     Digest::of(&serde_json::to_vec(&parts).unwrap_or_default()).as_str().to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use berth_wire::image::{AppManifest, ImageRef};
+
+    use super::*;
+    use crate::domain::formation::Formation;
+
+    fn content() -> Content {
+        let env = [("PATH", "/app/bin"), ("A", "pack"), ("PORT", "1")];
+        let manifest = AppManifest {
+            processes: [("web".parse().unwrap(), "serve --port $PORT".to_owned())].into(),
+            env: env.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            ..AppManifest::default()
+        };
+        Content {
+            image: ImageRef { repository: "apps/x".into(), digest: Digest::of(b"image") },
+            manifest,
+            commit: None,
+            build: None,
+            config: [("A".parse().unwrap(), "config".to_owned())].into(),
+            formation: Formation::new(),
+            restart_nonce: 0,
+        }
+    }
+
+    #[test]
+    fn config_vars_must_win_over_the_pack_and_berth_over_both() {
+        let (app, process) = ("shop".parse().unwrap(), ProcessType::web());
+        let which = Which { app: &app, version: 5, process: &process, index: 2 };
+        let spec = process_spec(&content(), which, 0).unwrap();
+        assert_eq!((spec.env["A"].as_str(), spec.env["PATH"].as_str()), ("config", "/app/bin"));
+        assert_eq!((spec.env["PORT"].as_str(), spec.port), ("8080", Some(8080)));
+        assert_eq!(
+            (spec.env["BERTH_INSTANCE"].as_str(), spec.env["BERTH_RELEASE"].as_str()),
+            ("web.2", "v5")
+        );
+        let other = Which { process: &ProcessType::release(), ..which };
+        assert_eq!(process_spec(&content(), other, 0), None);
+    }
+
+    #[test]
+    fn a_fingerprint_must_change_with_all_that_the_process_could_notice() {
+        let (web, quota) = (ProcessType::web(), Quota::default());
+        let print = |content: &Content| fingerprint(content, &web, &quota);
+        let base = print(&content());
+        let scaled = Content {
+            formation: crate::domain::formation::adopt(&Formation::new(), &content().manifest),
+            ..content()
+        };
+        assert_eq!(print(&scaled), base);
+        for other in [
+            Content { restart_nonce: 7, ..content() },
+            Content { config: [("A".parse().unwrap(), "other".to_owned())].into(), ..content() },
+            Content { commit: Some("abc".into()), ..content() },
+            Content {
+                image: ImageRef { repository: "apps/x".into(), digest: Digest::of(b"other") },
+                ..content()
+            },
+        ] {
+            assert_ne!(print(&other), base, "{other:?}");
+        }
+    }
+}

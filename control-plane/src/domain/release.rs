@@ -275,3 +275,42 @@ pub fn change_config(
     }
     Ok(if parts.is_empty() { None } else { Some((new, parts.join("; "))) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vars(pairs: &[(&str, &str)]) -> ConfigVars {
+        pairs.iter().map(|(k, v)| (k.parse().unwrap(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_config_change_must_be_described_without_its_values() {
+        let old = vars(&[("A", "1"), ("B", "2")]);
+        let unset = ["B".parse().unwrap()];
+        let (new, said) = change_config(&old, &vars(&[("KEY", "hunter2")]), &unset).unwrap().unwrap();
+        assert_eq!(new, vars(&[("A", "1"), ("KEY", "hunter2")]));
+        assert_eq!(said, "Set KEY; Unset B");
+        assert_eq!(change_config(&old, &vars(&[("A", "1")]), &[]).unwrap(), None);
+    }
+
+    #[test]
+    fn config_that_no_process_could_get_must_be_refused() {
+        let refused =
+            |set: &ConfigVars, unset: &[ConfigKey]| change_config(&vars(&[]), set, unset).unwrap_err();
+        let long = "x".repeat(CONFIG_VALUE_BYTES_MAX + 1);
+        assert!(matches!(refused(&vars(&[("A", &long)]), &[]), InvalidConfig::Value { .. }));
+        assert!(matches!(refused(&vars(&[("A", "a\0b")]), &[]), InvalidConfig::Nul { .. }));
+        assert!(matches!(refused(&vars(&[]), &["A".parse().unwrap()]), InvalidConfig::NotSet { .. }));
+        let both = refused(&vars(&[("A", "1")]), &["A".parse().unwrap()]);
+        assert!(matches!(both, InvalidConfig::Both { .. }));
+        let most = "x".repeat(CONFIG_VALUE_BYTES_MAX);
+        let many: ConfigVars = (0..9).map(|i| (format!("A{i}").parse().unwrap(), most.clone())).collect();
+        assert!(matches!(refused(&many, &[]), InvalidConfig::Total { .. }));
+    }
+
+    #[test]
+    fn a_change_that_needs_an_image_must_wait_for_one() {
+        assert_eq!(draft(Why::Restart { nonce: 1 }, None, &Beginnings::default()), None);
+    }
+}

@@ -51,7 +51,7 @@ pub(crate) fn surge(count: u32) -> usize {
 pub(crate) fn exchange(look: &mut Look<'_>, app: &AppState, target: Target<'_>) -> Progress {
     let Target { release, process, scale, .. } = target;
     let print = fingerprint(&release.content, process, &scale.quota);
-    let (kept, old) = sort(app, process, &print, scale.count, &look.serving.clone());
+    let (kept, old) = sort(app, process, &print, scale.count, &look.serving);
     let mut progress = Progress::default();
     let ready = kept.iter().filter(|p| look.is_ready(p)).count();
 

@@ -158,3 +158,75 @@ fn shown(resource: usize, amount: u64) -> String {
         _ => format!("{amount} processes"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use berth_wire::quota::Bounds;
+    use berth_wire::report::EdgeReport;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn host(n: u128, memory_mib: u64) -> HostRow {
+        let facts = HostFacts {
+            cpu_millis: 2_000,
+            memory_bytes: memory_mib * MIB,
+            disk_bytes: 10_000 * MIB,
+            pids: 4_096,
+            ..HostFacts::default()
+        };
+        HostRow {
+            id: HostId(Uuid::from_u128(n)),
+            name: format!("h{n}"),
+            seen_at: Some(Timestamp::UNIX_EPOCH),
+            facts,
+            edge: EdgeReport::default(),
+            events_received: 0,
+        }
+    }
+
+    fn quota(memory_mib: u64) -> Quota {
+        Quota { memory_bytes: Bounds::new(memory_mib * MIB, memory_mib * MIB), ..Quota::default() }
+    }
+
+    fn room(hosts: &[HostRow]) -> Room {
+        Room::new(hosts, std::iter::empty(), Timestamp::UNIX_EPOCH)
+    }
+
+    const APP: AppId = AppId(Uuid::nil());
+
+    #[test]
+    fn instances_of_one_kind_must_spread_and_others_fill_the_fullest_host() {
+        let mut room = room(&[host(1, 4_000), host(2, 2_000)]);
+        let web = ProcessType::web();
+        let on = |room: &mut Room, process: &ProcessType| {
+            room.place(APP, process, &quota(500)).unwrap().0.0.as_u128()
+        };
+        assert_eq!([on(&mut room, &web), on(&mut room, &web), on(&mut room, &web)], [2, 1, 2]);
+        assert_eq!(on(&mut room, &"worker".parse().unwrap()), 2);
+    }
+
+    #[test]
+    fn a_refusal_must_name_the_nearest_host_and_what_it_lacks() {
+        let mut room = room(&[host(1, 100), host(3, 400)]);
+        let refused = room.place(APP, &ProcessType::web(), &quota(512)).unwrap_err();
+        assert_eq!(refused.code, Code::R24);
+        let said = "waits: no host has 512 MiB of memory free; nearest is h3 with 360 MiB of memory";
+        assert_eq!(refused.message, said);
+    }
+
+    #[test]
+    fn a_silent_host_must_get_nothing() {
+        let silent = HostRow { seen_at: None, ..host(1, 4_000) };
+        assert_eq!(room(&[silent]).place(APP, &ProcessType::web(), &quota(1)).unwrap_err().code, Code::A19);
+    }
+
+    #[test]
+    fn a_max_that_no_host_has_must_not_fit() {
+        let facts = host(1, 1_000).facts;
+        assert!(fits_empty(&facts, &quota(900)));
+        assert!(!fits_empty(&facts, &quota(950)));
+        let max = Quota { memory_bytes: Bounds::new(MIB, 2_000 * MIB), ..Quota::default() };
+        assert!(!fits_empty(&facts, &max));
+    }
+}

@@ -113,7 +113,7 @@ impl World {
 
     /// A stack and an app, and a host that begins to work.
     async fn furnish(&self) {
-        let image = ImageRef { repository: "stacks/berth-13".into(), digest: Digest::of(b"stack") };
+        let image = self.push_stack().await;
         let body = serde_json::json!({ "image": image });
         assert!(self.call(Method::PUT, "/v1/stacks/berth-13", Some(body)).await.status().is_success());
         let body = serde_json::json!({ "name": "shop" });
@@ -126,6 +126,27 @@ impl World {
         });
         tokio::spawn(Arc::clone(&host).work());
         tokio::spawn(host.serve_sessions());
+    }
+
+    /// An image without layers, pushed as any client would.
+    async fn push_stack(&self) -> ImageRef {
+        let send = async |method: Method, path: String, kind: &str, body: String| {
+            let request = self.client.request(method, self.url(&format!("/v2/stacks/berth-13/{path}")));
+            let request = request.basic_auth("berth", Some(&self.token)).header("content-type", kind);
+            assert_eq!(request.body(body).send().await.unwrap().status(), 201);
+        };
+        let config = Digest::of(b"{}");
+        let blob = "application/octet-stream";
+        send(Method::POST, format!("blobs/uploads/?digest={config}"), blob, "{}".into()).await;
+        let kind = "application/vnd.oci.image.manifest.v1+json";
+        let descriptor = format!(
+            r#"{{"mediaType":"application/vnd.oci.image.config.v1+json","size":2,"digest":"{config}"}}"#
+        );
+        let manifest =
+            format!(r#"{{"schemaVersion":2,"mediaType":"{kind}","config":{descriptor},"layers":[]}}"#);
+        let digest = Digest::of(manifest.as_bytes());
+        send(Method::PUT, "manifests/latest".into(), kind, manifest).await;
+        ImageRef { repository: "stacks/berth-13".into(), digest }
     }
 
     fn git(&self, arguments: &[&str]) -> Command {

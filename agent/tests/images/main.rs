@@ -2,17 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "outside #[test] functions, too, all of this is test")]
 
-use std::collections::HashMap;
+mod registry;
+
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{Path as UrlPath, Query, State};
-use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
 use berth_agent::disk::Disk;
 use berth_agent::image::{ImageError, Images, ImagesConfig, Layer, Registry};
 use berth_agent::installation::Installation;
@@ -20,115 +15,9 @@ use berth_wire::digest::Digest;
 use berth_wire::id::InstanceId;
 use berth_wire::image::ImageRef;
 use berth_wire::quota::MIB;
-use http::StatusCode;
 use oci_spec::image::ImageConfiguration;
+use registry::{Shared, routes};
 use tar::{Builder, EntryType, Header};
-
-/// What the registry holds, and what was asked of it.
-#[derive(Default)]
-struct Held {
-    blobs: HashMap<(String, String), Bytes>,
-    manifests: HashMap<String, Bytes>,
-    log: Vec<String>,
-}
-
-type Shared = Arc<Mutex<Held>>;
-
-async fn blob(
-    State(held): State<Shared>,
-    UrlPath((a, b, digest)): UrlPath<(String, String, String)>,
-) -> Response {
-    find_blob(&held, format!("{a}/{b}"), digest)
-}
-
-async fn layers_blob(State(held): State<Shared>, UrlPath(digest): UrlPath<String>) -> Response {
-    find_blob(&held, "layers".into(), digest)
-}
-
-fn find_blob(held: &Shared, repository: String, digest: String) -> Response {
-    let mut held = held.lock().unwrap();
-    held.log.push(format!("get {digest}"));
-    held.blobs
-        .get(&(repository, digest))
-        .map_or(StatusCode::NOT_FOUND.into_response(), |bytes| bytes.clone().into_response())
-}
-
-async fn manifest(
-    State(held): State<Shared>,
-    UrlPath((_, _, digest)): UrlPath<(String, String, String)>,
-) -> Response {
-    let held = held.lock().unwrap();
-    held.manifests
-        .get(&digest)
-        .map_or(StatusCode::NOT_FOUND.into_response(), |bytes| bytes.clone().into_response())
-}
-
-async fn put_manifest(
-    State(held): State<Shared>,
-    UrlPath((_, _, digest)): UrlPath<(String, String, String)>,
-    body: Bytes,
-) -> StatusCode {
-    held.lock().unwrap().manifests.insert(digest, body);
-    StatusCode::CREATED
-}
-
-fn open_upload(held: &Shared, repository: &str, query: &HashMap<String, String>) -> Response {
-    if let (Some(digest), Some(from)) = (query.get("mount"), query.get("from")) {
-        let mut held = held.lock().unwrap();
-        if let Some(bytes) = held.blobs.get(&(from.clone(), digest.clone())).cloned() {
-            held.log.push(format!("mount {digest}"));
-            held.blobs.insert((repository.to_owned(), digest.clone()), bytes);
-            return StatusCode::CREATED.into_response();
-        }
-    }
-    (StatusCode::ACCEPTED, [("location", format!("/v2/{repository}/blobs/uploads/1"))]).into_response()
-}
-
-fn finish_upload(
-    held: &Shared,
-    repository: &str,
-    query: &HashMap<String, String>,
-    body: Bytes,
-) -> StatusCode {
-    let digest = query.get("digest").unwrap().clone();
-    if Digest::of(&body).as_str() != digest {
-        return StatusCode::BAD_REQUEST;
-    }
-    let mut held = held.lock().unwrap();
-    held.log.push(format!("upload {digest}"));
-    held.blobs.insert((repository.to_owned(), digest), body);
-    StatusCode::CREATED
-}
-
-type Asked = Query<HashMap<String, String>>;
-
-fn routes(held: Shared) -> Router {
-    let app_open = async |State(held): State<Shared>,
-                          UrlPath((a, b)): UrlPath<(String, String)>,
-                          Query(q): Asked| { open_upload(&held, &format!("{a}/{b}"), &q) };
-    let app_finish =
-        async |State(held): State<Shared>,
-               UrlPath((a, b, _)): UrlPath<(String, String, String)>,
-               Query(q): Asked,
-               body: Bytes| finish_upload(&held, &format!("{a}/{b}"), &q, body);
-    let layers_open = async |State(held): State<Shared>, Query(q): Asked| open_upload(&held, "layers", &q);
-    let layers_finish = async |State(held): State<Shared>, Query(q): Asked, body: Bytes| {
-        finish_upload(&held, "layers", &q, body)
-    };
-    Router::new()
-        .route("/v2/{a}/{b}/blobs/{digest}", get(blob))
-        .route("/v2/layers/blobs/{digest}", get(layers_blob))
-        .route("/v2/{a}/{b}/manifests/{digest}", get(manifest).put(put_manifest))
-        .route("/v2/{a}/{b}/blobs/uploads/", post(app_open))
-        .route(
-            "/v2/{a}/{b}/blobs/uploads/{id}",
-            axum::routing::put(app_finish).delete(async || StatusCode::NO_CONTENT),
-        )
-        .route("/v2/layers/blobs/uploads/", post(layers_open))
-        .route("/v2/layers/blobs/uploads/{id}", axum::routing::put(layers_finish))
-        .layer(axum::extract::DefaultBodyLimit::disable())
-        .with_state(held)
-}
 
 /// An installation with a pool, a store and a registry; gone when dropped.
 struct Machine {

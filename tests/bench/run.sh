@@ -3,7 +3,7 @@
 #
 #   ./tests/bench/run.sh launch [--runs N] [--floor FLOOR.C] [--peers]
 #
-# --peers   installs the peers from Debian packages first
+# --peers   installs the peers from Debian packages first (docker is measured where its daemon runs)
 # --floor   a C program that makes the bare syscalls: floor COUNT WHAT ROOTFS SCRATCH, printing p50_ms and p99_ms
 # A peer that cannot run is named in "missing" with the reason. All run the same static /bin/true from the same root.
 set -euo pipefail
@@ -26,7 +26,7 @@ say() { printf '%s\n' "$*" >&2; }
 
 work=$(mktemp -d /var/tmp/berth-bench-XXXXXX)
 trap 'rm -rf "$work"' EXIT
-[ "$install" = no ] || { say "installing peers"; apt-get install -qq -y crun runc bubblewrap docker.io gcc >/dev/null </dev/null; }
+[ "$install" = no ] || { say "installing peers"; apt-get install -qq -y crun runc bubblewrap gcc >/dev/null </dev/null; }
 
 [ -n "${BENCH_BIN:-}" ] || { say "building (release)"; (cd "$root" && cargo build --release --quiet -p berth-launcher -p berth-tests --bin berth-launcher --bin bench-launch); BENCH_BIN=${CARGO_TARGET_DIR:-$root/target}/release; }
 

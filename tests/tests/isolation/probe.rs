@@ -21,6 +21,9 @@ unsafe extern "C" {
 /// What is not an errno: the attempt was possible and what it found was as it should be.
 const AS_IT_SHOULD_BE: i32 = 200;
 
+/// An attempt that another function makes.
+const NOT_MINE: i32 = 254;
+
 fn main() {
     let attempt = std::env::args().nth(1).unwrap_or_default();
     let code = match outcome(&attempt) {
@@ -51,7 +54,16 @@ fn status_field(name: &str) -> String {
 }
 
 fn outcome(attempt: &str) -> Outcome {
-    unsafe {
+    call(attempt)
+        .or_else(|| fact(attempt))
+        .or_else(|| file(attempt))
+        .or_else(|| load(attempt))
+        .unwrap_or(Err(255))
+}
+
+/// System calls that are to be refused.
+fn call(attempt: &str) -> Option<Outcome> {
+    let outcome = || unsafe {
         match attempt {
             "nested user namespace" => number(unshare(0x1000_0000).into()),
             "clone a user namespace" => number(syscall(56, 0x1000_0011_i64, 0, 0, 0, 0)),
@@ -68,6 +80,53 @@ fn outcome(attempt: &str) -> Outcome {
                 std::arch::asm!("int 0x80", inlateout("rax") 20_i64 => _);
                 Ok(())
             }
+            "make a device" => {
+                let path = CString::new("/tmp/node").unwrap();
+                number(mknod(path.as_ptr().cast(), 0o020666, 0x103).into())
+            }
+            "mount" => {
+                let (kind, target) = (CString::new("tmpfs").unwrap(), CString::new("/tmp").unwrap());
+                number(
+                    mount(
+                        kind.as_ptr().cast(),
+                        target.as_ptr().cast(),
+                        kind.as_ptr().cast(),
+                        0,
+                        std::ptr::null(),
+                    )
+                    .into(),
+                )
+            }
+            "mount cgroup v1" => {
+                let (kind, target) = (CString::new("cgroup").unwrap(), CString::new("/tmp").unwrap());
+                let options = CString::new("memory").unwrap();
+                number(
+                    mount(
+                        kind.as_ptr().cast(),
+                        target.as_ptr().cast(),
+                        kind.as_ptr().cast(),
+                        0,
+                        options.as_ptr().cast(),
+                    )
+                    .into(),
+                )
+            }
+            "trace init" => number(ptrace(16, 1, 0, 0)),
+            "kill init" => {
+                kill(1, 9);
+                // Still here: it was ignored.
+                Err(AS_IT_SHOULD_BE)
+            }
+            _ => Err(NOT_MINE),
+        }
+    };
+    Some(outcome()).filter(|outcome| *outcome != Err(NOT_MINE))
+}
+
+/// What the process knows about itself and sees of others.
+fn fact(attempt: &str) -> Option<Outcome> {
+    let outcome = || unsafe {
+        match attempt {
             "core dump" => {
                 let mut limit = [0; 2];
                 number(getrlimit(4, &mut limit).into())?;
@@ -76,15 +135,17 @@ fn outcome(attempt: &str) -> Outcome {
             "no_new_privs is off" => found(status_field("NoNewPrivs:") == "0"),
             "bounding set" => found(status_field("CapBnd:").trim_start_matches('0') != ""),
             "effective set" => found(status_field("CapEff:").trim_start_matches('0') != ""),
-            "inheritable and ambient sets" => {
-                found(["CapInh:", "CapAmb:"].iter().any(|set| status_field(set).trim_start_matches('0') != ""))
-            }
+            "inheritable and ambient sets" => found(
+                ["CapInh:", "CapAmb:"].iter().any(|set| status_field(set).trim_start_matches('0') != ""),
+            ),
             "no filter" => found(status_field("Seccomp:") == "0"),
             "root is root outside" => {
                 let map = fs::read_to_string("/proc/self/uid_map").map_err(|_| 1)?;
                 found(map.split_whitespace().nth(1) == Some("0"))
             }
-            "host name" => found(!fs::read_to_string("/proc/sys/kernel/hostname").is_ok_and(|name| name.trim() == "inside")),
+            "host name" => found(
+                !fs::read_to_string("/proc/sys/kernel/hostname").is_ok_and(|name| name.trim() == "inside"),
+            ),
             "other interfaces" => {
                 let text = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
                 found(text.lines().skip(2).any(|line| !line.trim_start().starts_with("lo:")))
@@ -95,9 +156,37 @@ fn outcome(attempt: &str) -> Outcome {
             }
             "processes of the host" => {
                 let processes = fs::read_dir("/proc").map_err(|_| 1)?;
-                let numbers = processes.flatten().filter(|e| e.file_name().to_string_lossy().parse::<u32>().is_ok());
+                let numbers =
+                    processes.flatten().filter(|e| e.file_name().to_string_lossy().parse::<u32>().is_ok());
                 found(numbers.count() > 2)
             }
+            "open descriptors" => {
+                // The directory's own descriptor is the fourth.
+                let open = fs::read_dir("/proc/self/fd").map_err(|_| 1)?;
+                found(open.flatten().count() > 4)
+            }
+            "devices beside the usual" => {
+                let usual = [
+                    "null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm", "fd", "stdin",
+                    "stdout", "stderr",
+                ];
+                let there = fs::read_dir("/dev").map_err(|_| 1)?;
+                found(
+                    there
+                        .flatten()
+                        .any(|entry| !usual.contains(&entry.file_name().to_string_lossy().as_ref())),
+                )
+            }
+            _ => Err(NOT_MINE),
+        }
+    };
+    Some(outcome()).filter(|outcome| *outcome != Err(NOT_MINE))
+}
+
+/// Files that are to be covered, read-only or not there.
+fn file(attempt: &str) -> Option<Outcome> {
+    let outcome = || {
+        match attempt {
             "read /proc/interrupts" => found(!fs::read("/proc/interrupts").map_err(|_| 1)?.is_empty()),
             "list /sys/firmware" => match fs::read_dir("/sys/firmware") {
                 Ok(mut list) => found(list.next().is_some()),
@@ -111,39 +200,20 @@ fn outcome(attempt: &str) -> Outcome {
             }
             "make a cgroup" => io_result(fs::create_dir("/sys/fs/cgroup/new")),
             "open a device of the image" => io_result(fs::File::open("/node")),
-            "make a device" => {
-                let path = CString::new("/tmp/node").unwrap();
-                number(mknod(path.as_ptr().cast(), 0o020666, 0x103).into())
-            }
-            "mount" => {
-                let (kind, target) = (CString::new("tmpfs").unwrap(), CString::new("/tmp").unwrap());
-                number(mount(kind.as_ptr().cast(), target.as_ptr().cast(), kind.as_ptr().cast(), 0, std::ptr::null()).into())
-            }
-            "mount cgroup v1" => {
-                let (kind, target) = (CString::new("cgroup").unwrap(), CString::new("/tmp").unwrap());
-                let options = CString::new("memory").unwrap();
-                number(mount(kind.as_ptr().cast(), target.as_ptr().cast(), kind.as_ptr().cast(), 0, options.as_ptr().cast()).into())
-            }
-            "trace init" => number(ptrace(16, 1, 0, 0)),
             "read init's memory" => io_result(fs::File::open("/proc/1/mem")),
             "init's program" => io_result(fs::File::open("/proc/1/exe")),
             "init's descriptors" => io_result(fs::read_dir("/proc/1/fd")),
-            "kill init" => {
-                kill(1, 9);
-                // Still here: it was ignored.
-                Err(AS_IT_SHOULD_BE)
-            }
-            "open descriptors" => {
-                // The directory's own descriptor is the fourth.
-                let open = fs::read_dir("/proc/self/fd").map_err(|_| 1)?;
-                found(open.flatten().count() > 4)
-            }
-            "devices beside the usual" => {
-                let usual = ["null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm", "fd", "stdin", "stdout", "stderr"];
-                let there = fs::read_dir("/dev").map_err(|_| 1)?;
-                found(there.flatten().any(|entry| !usual.contains(&entry.file_name().to_string_lossy().as_ref())))
-            }
             "write over the program" => io_result(fs::write("/bin/other", "overwritten")),
+            _ => Err(NOT_MINE),
+        }
+    };
+    Some(outcome()).filter(|outcome| *outcome != Err(NOT_MINE))
+}
+
+/// What uses something up, or goes outside.
+fn load(attempt: &str) -> Option<Outcome> {
+    let outcome = || unsafe {
+        match attempt {
             "reach the host" => {
                 let address = std::env::var("TARGET").map_err(|_| 1)?;
                 let wait = std::time::Duration::from_millis(500);
@@ -156,7 +226,9 @@ fn outcome(attempt: &str) -> Outcome {
                 let mut made = 0;
                 for _ in 0..200 {
                     match fork() {
-                        0 => loop { pause(); },
+                        0 => loop {
+                            pause();
+                        },
                         -1 => break,
                         _ => made += 1,
                     }
@@ -177,7 +249,8 @@ fn outcome(attempt: &str) -> Outcome {
                 }
                 Ok(())
             }
-            _ => Err(255),
+            _ => Err(NOT_MINE),
         }
-    }
+    };
+    Some(outcome()).filter(|outcome| *outcome != Err(NOT_MINE))
 }

@@ -85,7 +85,8 @@ async fn check_hosts(
     changes: &[FormationChange],
     formation: &Formation,
 ) -> Result<(), ApiError> {
-    let known: Vec<_> = hosts::list(conn).await?.into_iter().filter(|host| host.seen_at.is_some()).collect();
+    let known: Vec<_> =
+        hosts::list(conn).await?.into_iter().filter(|host| host.facts.memory_bytes > 0).collect();
     for change in changes.iter().filter(|change| !change.quota.is_empty()) {
         let Some(scale) = formation.get(&change.process) else { continue };
         if !known.is_empty() && !known.iter().any(|host| fits_empty(&host.facts, &scale.quota)) {

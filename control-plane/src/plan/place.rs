@@ -19,9 +19,14 @@ const RESOURCES: usize = 4;
 /// Amounts in the order cpu, memory, disk, pids.
 type Amounts = [u64; RESOURCES];
 
-/// What a host has for instances. A tenth of its memory stays with the system, the agent and the edge.
+/// What a host has for instances. A tenth of its memory stays with the system, the agent and the edge. A host that could
+/// not find out its disk or its processes is not held to them; one that has not told its memory yet gets nothing.
 pub fn capacity(facts: &HostFacts) -> Amounts {
-    [facts.cpu_millis, facts.memory_bytes / 10 * 9, facts.disk_bytes, facts.pids]
+    [facts.cpu_millis, facts.memory_bytes / 10 * 9, told(facts.disk_bytes), told(facts.pids)]
+}
+
+fn told(amount: u64) -> u64 {
+    if amount == 0 { u64::MAX } else { amount }
 }
 
 /// What placement counts of a quota.
@@ -33,7 +38,7 @@ pub fn floors(quota: &Quota) -> Amounts {
 /// ever grant is a typing error.
 pub fn fits_empty(facts: &HostFacts, quota: &Quota) -> bool {
     let maxima = [quota.cpu_millis.max, quota.memory_bytes.max, quota.disk_bytes.max, quota.pids.max];
-    let has = [facts.cpu_millis, facts.memory_bytes, facts.disk_bytes, facts.pids];
+    let has = [facts.cpu_millis, facts.memory_bytes, told(facts.disk_bytes), told(facts.pids)];
     let floors_fit = floors(quota).iter().zip(capacity(facts)).all(|(floor, has)| *floor <= has);
     floors_fit && maxima.iter().zip(has).all(|(max, has)| *max <= has)
 }

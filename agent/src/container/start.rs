@@ -7,7 +7,8 @@ use std::path::Path;
 use berth_wire::code::Code;
 use berth_wire::id::InstanceId;
 use berth_wire::launch::{
-    Command, FdIndex, LAYERS_MAX, Launch, LaunchFailure, Namespaces, OutputFile, Plan, Stream,
+    Child, ChildState, Command, FdIndex, LAYERS_MAX, Launch, LaunchFailure, Namespaces, OutputFile, Plan,
+    Stream,
 };
 
 use super::{Capabilities, ContainerSpec, Host, Output, StartError, Started, identity};
@@ -46,6 +47,7 @@ impl Host {
         adjust: impl FnOnce(Plan) -> Plan + Send,
     ) -> Result<Started, StartError> {
         let id = spec.id;
+        self.make_way(id).await?;
         let started = match self.make_parts(&spec).await {
             Ok(parts) => self.launch(spec, parts, adjust).await,
             Err(error) => Err(error),
@@ -56,6 +58,17 @@ impl Host {
             tracing::warn!(instance = %id, %error, "parts of a container that did not start are left");
         }
         started
+    }
+
+    /// An earlier run of the same instance is forgotten if it ended; one that is alive is left alone.
+    async fn make_way(&self, id: InstanceId) -> Result<(), StartError> {
+        match self.launcher.status(id).await.map_err(StartError::failed)? {
+            None => Ok(()),
+            Some(Child { state: ChildState::Exited(_), .. }) => {
+                self.destroy(id, true).await.map_err(StartError::failed)
+            }
+            Some(_) => Err(StartError::failed(format!("container {id} runs already; stop it first"))),
+        }
     }
 
     async fn make_parts(&self, spec: &ContainerSpec) -> Result<Parts, StartError> {

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use berth_wire::id::InstanceId;
-use rustix::fs::{FlockOperation, flock};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -158,8 +157,7 @@ fn lock(data_dir: &Path) -> Result<std::fs::File, ServeError> {
     let failed = part("the data directory");
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir);
     let file = made.and_then(|()| std::fs::File::create(data_dir.join("lock"))).map_err(failed)?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| ServeError::Taken(data_dir.display().to_string()))?;
+    file.try_lock().map_err(|_| ServeError::Taken(data_dir.display().to_string()))?;
     Ok(file)
 }
 

@@ -1,3 +1,5 @@
+//! What the ledger accepts, what it keeps, and that the generation in force never goes back.
+
 use std::os::unix::fs::PermissionsExt;
 
 use berth_wire::name::AppName;

@@ -1,3 +1,5 @@
+//! The whole of `/metrics` as text: names, labels, bounds, and what promtool says to it.
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::{Command, Stdio};

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode};
 use std::time::Duration;
@@ -145,7 +146,8 @@ impl Drop for OwnLauncher {
 fn start_launcher(dir: &Path) -> io::Result<OwnLauncher> {
     let beside = std::env::current_exe()?.with_file_name("berth-launcher");
     let program = if beside.exists() { beside } else { PathBuf::from("berth-launcher") };
-    Command::new(&program).arg("--dir").arg(dir).spawn().map(OwnLauncher).map_err(|error| {
+    // A process group of its own: what a terminal or timeout(1) sends to the whole group is for the command, not for the launcher.
+    Command::new(&program).arg("--dir").arg(dir).process_group(0).spawn().map(OwnLauncher).map_err(|error| {
         io::Error::new(error.kind(), format!("{}: {error}; install it beside berth-agent", program.display()))
     })
 }

@@ -1,4 +1,4 @@
-"""Answers with the commit it was built from."""
+"""Answers with a greeting (a config var) and the commit it was built from."""
 
 import os
 
@@ -9,17 +9,10 @@ app = Flask(__name__)
 
 @app.get("/")
 def index():
-    return f"Hello from Python, commit {os.environ.get('BERTH_COMMIT', 'unknown')}\n", {"Content-Type": "text/plain"}
+    greeting = os.environ.get("GREETING", "Hello from Python")
+    return f"{greeting}, commit {os.environ.get('BERTH_COMMIT', 'unknown')}\n", {"Content-Type": "text/plain"}
 
 
 @app.get("/healthz")
 def healthz():
     return "ok\n"
-
-
-@app.get("/env/<name>")
-def env(name):
-    """Shows a config var of this demo; only names that start with DEMO_, so that no secret is shown."""
-    if not name.startswith("DEMO_"):
-        return "only DEMO_* is shown\n", 403
-    return f"{os.environ.get(name, '')}\n"

@@ -61,7 +61,7 @@ keep() {
     while :; do
       "$@" >>"$data/run/$name.log" 2>&1 </dev/null & child=$!
       echo "$child" >"$run/$name.pid"
-      wait "$child"
+      wait "$child" || true
       sleep 0.2
     done
   ) &

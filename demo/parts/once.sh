@@ -12,7 +12,7 @@ once_walk() {
   step "the pushed commit answers" body_has "$(head_commit)"
   requests_start
   step "scaled to three, with a quota" berth_quiet scale web=3 web.memory=200M web.cpu=500m web.pids=64 --app "$app"
-  step "the kernel enforces exactly that quota" kernel_has_quota
+  step "the kernel enforces exactly that quota" until_true 15 "the kernel's files to hold it" kernel_has_quota
   step "config var set" berth_quiet config set GREETING=ahoy --app "$app"
   step "the new config answers" body_has ahoy
   once_good_release

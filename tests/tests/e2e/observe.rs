@@ -2,8 +2,9 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use berth_tests::installation::Installation;
+use berth_tests::installation::{Installation, eventually};
 use berth_tests::repository::Repository;
 use berth_tests::traffic::get;
 
@@ -91,12 +92,14 @@ fn metrics(berth: &Installation) {
         let has = |l: &str| l.starts_with(name) && l.contains(&format!("app=\"{app}\""));
         assert!(agent.lines().any(has), "no {name} of {app}");
     }
-    let requests: f64 = agent
-        .lines()
-        .filter(|l| l.starts_with("berth_http_requests_total") && l.contains(&format!("app=\"{app}\"")))
-        .filter_map(|l| l.rsplit_once(' ').and_then(|(_, n)| n.parse::<f64>().ok()))
-        .sum();
-    assert!(requests >= 20.0, "{requests} requests counted");
+    // The edge's counters reach the agent within seconds, not with the answer.
+    let counted = || {
+        let page = scrape(&berth.agent_metrics_url());
+        let of_app = |l: &&str| l.starts_with("berth_http_requests_total") && l.contains(&format!("app=\"{app}\""));
+        let value = |l: &str| l.rsplit_once(' ').and_then(|(_, n)| n.parse::<f64>().ok());
+        page.lines().filter(of_app).filter_map(value).sum::<f64>()
+    };
+    assert!(eventually(Duration::from_secs(30), || counted() >= 20.0), "{} requests counted", counted());
 }
 
 fn openapi(berth: &Installation) {

@@ -22,7 +22,7 @@ pub const ALL: &[Scenario] = &[
 fn mode_must_fail(berth: &Installation, mode: &str, code: &str, words: &str) {
     let app = format!("e2e-mode-{mode}");
     let repository = Repository::of_app(berth, &app, "tests/apps/probe");
-    repository.write("berth.toml", "[health]\nboot_timeout_seconds = 8\n");
+    repository.write("berth.toml", "[health]\nboot_timeout = 8\n");
     repository.commit("Short boot");
     repository.push_ok();
     let traffic = Traffic::start(berth, &app, "/", 1);
@@ -85,7 +85,7 @@ fn release_command(berth: &Installation) {
 fn stubborn(berth: &Installation) {
     let app = "e2e-stubborn";
     let repository = Repository::of_app(berth, app, "tests/apps/probe");
-    repository.write("berth.toml", "[deploy]\nstop_grace_seconds = 2\n");
+    repository.write("berth.toml", "[deploy]\nstop_grace = 2\n");
     repository.commit("Short grace");
     berth.berth_ok(&["config", "set", "MODE=stubborn", "-a", app]);
     repository.push_ok();

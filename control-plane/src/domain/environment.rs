@@ -53,7 +53,7 @@ pub fn process_spec(content: &Content, which: Which<'_>, run_seconds_max: u32) -
     }
     Some(ProcessSpec {
         image: content.image.clone(),
-        argv: ["/bin/sh", "-c", command].map(str::to_owned).to_vec(),
+        argv: super::command_line::argv(command),
         env,
         port,
         health: content.manifest.health.clone(),

@@ -3,6 +3,8 @@
 
 pub mod app;
 pub mod build;
+pub mod command_line;
+
 pub mod environment;
 pub mod formation;
 pub mod host;

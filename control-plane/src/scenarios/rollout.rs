@@ -44,7 +44,7 @@ async fn a_first_release_must_become_current_and_be_routed() {
     assert_eq!(spec.routes[0].domain.as_str(), "shop.localhost");
     assert_eq!(spec.routes[0].instances, [spec.instances[0].id]);
     let Work::Service(process) = &spec.instances[0].work else { panic!("{spec:?}") };
-    assert_eq!(process.argv, ["/bin/sh", "-c", "gunicorn app:app"]);
+    assert_eq!(process.argv, ["/bin/sh", "-c", "exec gunicorn app:app"]);
     assert_eq!(process.env["PORT"], "8080");
     assert_eq!(process.env["BERTH_INSTANCE"], "web.1");
     assert_eq!(process.env["BERTH_COMMIT"], "aaaaaaaa");

@@ -21,7 +21,7 @@ once_walk() {
   step "the older commit answers" body_has "$first_commit"
   step "restarted" berth_quiet restart --app "$app"
   step "no request failed across all changes" requests_stop
-  step "metrics have the app's series and pass promtool" metrics_are_good
+  step "metrics have the app's series and pass promtool" until_true 30 "the edge's counters to reach the agent" metrics_are_good
   step "logs have the app's lines and the platform's" logs_are_good
   step "app destroyed, its containers with it" once_destroy
 }
@@ -107,10 +107,13 @@ logs_are_good() {
 }
 
 once_destroy() {
-  berth_quiet apps destroy "$app" --confirm "$app" &&
-    until_true 60 "containers to go" no_container_left
+  destroyed=$(berth ps --app "$app" --json | jq -r '.[].id')
+  berth_quiet apps destroy "$app" --confirm "$app" && until_true 60 "containers to go" no_container_left
 }
-no_container_left() { [ -z "$(find /sys/fs/cgroup -mindepth 3 -type d -path "*berth-$installation/*" 2>/dev/null)" ]; }
+no_container_left() {
+  local id
+  for id in $destroyed; do [ -z "$(find /sys/fs/cgroup -type d -name "*$id*" -print -quit 2>/dev/null)" ] || return 1; done
+}
 
 # Kernel objects go a moment after their last user: wait for that, but not for ever.
 once_nothing_left() { step "nothing is left behind" until_true 20 "nothing to be left" nothing_left; }

@@ -54,6 +54,13 @@ tests() {
 isolation() { cargo build --workspace </dev/null && cargo test -p berth-tests --test isolation "$@" </dev/null; }
 end_to_end() { cargo build --workspace </dev/null && cargo test -p berth-tests --test e2e "$@" </dev/null; }
 
+# Alone and last: it compares the whole machine before and after.
+demo_once() {
+  local data=/var/tmp/berth-tests/once-$$
+  ./demo/one-host.sh --once --bin target/debug --installation "t-once-$$" --data "$data" --pool-gib 4 \
+    --api-port 17071 --edge-port 18081 </dev/null && rm -rf "$data" "$data.snapshots"
+}
+
 summary() {
   printf '\n=== summary\n'
   local index
@@ -75,6 +82,7 @@ check "tests" tests "$@"
 if [ "$is_root" = yes ]; then
   check "isolation" isolation "$@"
   check "end to end" end_to_end "$@"
+  [ $# -gt 0 ] || check "demo/one-host.sh --once" demo_once
 else
   not_run "end to end, isolation" "needs root: they make containers"
 fi

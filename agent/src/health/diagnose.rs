@@ -19,7 +19,7 @@ pub fn diagnose(
 ) -> (Code, String) {
     let reachable = |a: &&SocketAddr| !a.ip().is_loopback();
     let on_port: Vec<&SocketAddr> = listeners.iter().filter(|a| a.port() == port).collect();
-    if on_port.iter().any(|a| reachable(a)) {
+    if on_port.iter().any(reachable) {
         let found = last.map_or_else(|| "its checks did not pass".to_owned(), ToString::to_string);
         return (
             Code::R17,

@@ -15,8 +15,11 @@ pub const ALL: &[Scenario] = &[
     ("a_broken_build_must_leave_the_running_app_alone", broken_build),
 ];
 
+/// A name, the files of the source (path and text), and the code that its push must be refused with.
+type BadSource = (&'static str, &'static [(&'static str, &'static str)], &'static str);
+
 fn sources(berth: &Installation) {
-    let cases: [(&str, &[(&str, &str)], &str); 6] = [
+    let cases: [BadSource; 6] = [
         ("nopack", &[("readme.txt", "nothing to run")], "B10"),
         ("procfile", &[("Procfile", "web python server.py\n")], "B12"),
         (

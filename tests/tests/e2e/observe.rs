@@ -32,11 +32,11 @@ fn logs(berth: &Installation) {
     assert_eq!(get(berth, app, "/log?lines=300&text=tick").status, 200);
     let mut next = 0;
     for line in lines.by_ref().map_while(Result::ok) {
-        if let Some((head, text)) = line.split_once("app[web.1]: ") {
-            if text == format!("tick {next}") {
-                assert!(head.ends_with("+00:00 ") && head.len() == 33, "stamp: {head:?}");
-                next += 1;
-            }
+        if let Some((head, text)) = line.split_once("app[web.1]: ")
+            && text == format!("tick {next}")
+        {
+            assert!(head.ends_with("+00:00 ") && head.len() == 33, "stamp: {head:?}");
+            next += 1;
         }
         if next == 300 {
             break;
@@ -95,7 +95,8 @@ fn metrics(berth: &Installation) {
     // The edge's counters reach the agent within seconds, not with the answer.
     let counted = || {
         let page = scrape(&berth.agent_metrics_url());
-        let of_app = |l: &&str| l.starts_with("berth_http_requests_total") && l.contains(&format!("app=\"{app}\""));
+        let of_app =
+            |l: &&str| l.starts_with("berth_http_requests_total") && l.contains(&format!("app=\"{app}\""));
         let value = |l: &str| l.rsplit_once(' ').and_then(|(_, n)| n.parse::<f64>().ok());
         page.lines().filter(of_app).filter_map(value).sum::<f64>()
     };

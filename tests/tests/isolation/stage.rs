@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 
@@ -184,7 +184,7 @@ fn make_images(dir: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn make_image(root: &PathBuf, name: &str, probe: &Path) -> std::io::Result<()> {
+fn make_image(root: &Path, name: &str, probe: &Path) -> std::io::Result<()> {
     for directory in ["bin", "canary"] {
         fs::create_dir_all(root.join(directory))?;
     }

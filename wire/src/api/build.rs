@@ -1,4 +1,4 @@
-//! Builds.
+//! How a build of pushed or uploaded source appears in the API; how one is asked of an agent belongs in `spec`.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

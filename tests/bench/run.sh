@@ -3,9 +3,11 @@
 #
 #   ./tests/bench/run.sh launch [--runs N] [--floor FLOOR.C] [--peers]
 #
-# --peers   installs the peers from Debian packages first (docker is measured where its daemon runs)
-# --floor   a C program that makes the bare syscalls: floor COUNT WHAT ROOTFS SCRATCH, printing p50_ms and p99_ms
-# A peer that cannot run is named in "missing" with the reason. All run the same static /bin/true from the same root.
+# --peers   installs the peers from Debian packages first
+# --floor   a C program that makes the bare syscalls: floor COUNT WHAT ROOTFS SCRATCH, printing p50_ms; ../shared/floor/floor.c
+#           beside the checkout if that is there
+# A peer that cannot run is named in "missing" with the reason. All run the same static /bin/true from the same root, with limits
+# on memory, CPU and processes (bwrap has none). dockerd is one of the bench's own.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -23,85 +25,110 @@ done
 [ "$name" = launch ] || { echo "usage: run.sh launch [--runs N] [--floor FLOOR.C] [--peers]" >&2; exit 2; }
 [ "$(id -u)" = 0 ] || { echo "run.sh: must be root: it makes containers" >&2; exit 1; }
 say() { printf '%s\n' "$*" >&2; }
+[ -n "$floor" ] || floor=$(ls "$root"/../shared/floor/floor.c "$root"/../../shared/floor/floor.c 2>/dev/null | head -1 || true)
 
+tag=berth-bench-$$
 work=$(mktemp -d /var/tmp/berth-bench-XXXXXX)
-trap 'rm -rf "$work"' EXIT
-[ "$install" = no ] || { say "installing peers"; apt-get install -qq -y crun runc bubblewrap gcc >/dev/null </dev/null; }
+dockerd= holder=
+finish() {
+  for pid in $dockerd $holder; do kill "$pid" 2>/dev/null || true; wait "$pid" 2>/dev/null || true; done
+  # A daemon that was killed leaves its mounts, and every runtime its parent groups.
+  (grep -o " $work[^ ]*" /proc/self/mounts || true) | sort -r | while read -r mount; do umount -l "$mount" || true; done
+  find /sys/fs/cgroup -depth -type d -path "*/$tag*" -exec rmdir {} \; 2>/dev/null || true
+  rm -rf "$work"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
 
-[ -n "${BENCH_BIN:-}" ] || { say "building (release)"; (cd "$root" && cargo build --release --quiet -p berth-launcher -p berth-tests --bin berth-launcher --bin bench-launch); BENCH_BIN=${CARGO_TARGET_DIR:-$root/target}/release; }
+if [ "$install" = yes ]; then
+  say "installing peers"
+  # Docker's package starts a daemon of its own where it is let; it is not used here.
+  apt-get install -qq -y --no-install-recommends crun runc bubblewrap docker.io gcc libc6-dev >/dev/null 2>&1 </dev/null ||
+    say "apt-get failed: what is missing is named in the result"
+fi
+if [ -z "${BENCH_BIN:-}" ]; then
+  say "building (release)"
+  (cd "$root" && cargo build --release --quiet -p berth-launcher -p berth-tests --bin berth-launcher --bin bench-launch)
+  BENCH_BIN=${CARGO_TARGET_DIR:-$root/target}/release
+fi
 
 say "making the root"
 rootfs=$work/root
-mkdir -p "$rootfs"/{bin,proc,sys,dev,tmp,etc}
+mkdir -p "$rootfs"/{bin,proc,sys,dev,tmp,etc} "$work/ours"
 printf 'int main(void){return 0;}' >"$work/true.c"
 cc -O2 -static "$work/true.c" -o "$rootfs/bin/true"
 
-missing=() peers=() ratios=()
-
-# peer KEY COMMAND…: runs it `runs` times and keeps the median and the 99th percentile.
+missing=() peers=()
+absent() { missing+=("{\"peer\":\"$1\",\"reason\":\"$(tr -d '"\\\n\t' <<<"$2" | cut -c1-200)\"}"); }
+# peer KEY MORE COMMAND…: MORE is further JSON fields, or nothing.
 peer() {
-  local key=$1; shift
-  if ! "$@" >"$work/peer.log" 2>&1; then
-    missing+=("$(printf '{"peer":"%s","reason":"%s"}' "$key" "$(tail -1 "$work/peer.log" | tr -d '"\\' | cut -c1-150)")")
-    return 0
-  fi
-  say "measuring $key"
-  local i start end times=()
-  for ((i = 0; i < runs; i++)); do
-    start=$(date +%s%N); "$@" >/dev/null 2>&1; end=$(date +%s%N)
-    times+=($(((end - start) / 1000)))
-  done
-  local median_and_p99
-  median_and_p99=$(printf '%s\n' "${times[@]}" | sort -n |
-    awk '{t[NR] = $1} END {last = int(NR * 0.99) + 1; if (last > NR) last = NR; printf "%.3f %.3f", t[int(NR / 2) + 1] / 1000, t[last] / 1000}')
-  record "$key" ${median_and_p99}
+  local key=$1 more=$2 words; shift 2
+  words=$(printf '"%s",' "$@")
+  peers+=("{\"key\":\"$key\",\"command\":[${words%,}]${more:+,$more}}")
 }
 
-record() {
-  peers+=("$(printf '"%s":{"p50_ms":%s,"p99_ms":%s}' "$1" "$2" "$3")")
-  ratios+=("$(awk -v k="$1" -v o="$ours_p50" -v t="$2" 'BEGIN {printf "\"%s\":%.2f", k, o / t}')")
-}
-
-field() { sed -n "s/.*\"$1\":\([0-9.]*\).*/\1/p"; }
-
-say "measuring ours"
-mkdir "$work/ours"
-ours=$("$BENCH_BIN/bench-launch" "$runs" "$rootfs" "$BENCH_BIN/berth-launcher" "$work/ours" net)
-ours_p50=$(field p50_ms <<<"$ours")
-
-if [ -n "$floor" ] && cc -O2 -static "$floor" -o "$work/floor" 2>"$work/peer.log"; then
-  say "measuring floor"
-  mkdir "$work/scratch"
-  measured=$(unshare -m "$work/floor" "$runs" mpiunco "$rootfs" "$work/scratch")
-  record floor "$(field p50_ms <<<"$measured")" "$(field p99_ms <<<"$measured")"
+if [ -z "$floor" ]; then
+  absent floor "no --floor program given"
+elif cc -O2 -static "$floor" -o "$work/floor" 2>"$work/cc.log"; then
+  # In the pool: the same file system as ours.
+  scratch=$work/ours/pool/floor/@ROUND@
+  peer floor "\"own_clock\":true,\"directory\":\"$scratch\"" unshare -m "$work/floor" 1 mpiunco "$rootfs" "$scratch"
 else
-  missing+=('{"peer":"floor","reason":"no --floor program given, or it does not compile"}')
+  absent floor "$(tail -1 "$work/cc.log")"
 fi
 
-# crun and runc want an OCI bundle; the unified mount of a hybrid host is hidden from crun, which cannot use it.
-bundle=$work/bundle
-mkdir "$bundle"
+# crun and runc want an OCI bundle. crun cannot use the unified mount of a hybrid host, so it is hidden in a namespace for it.
+if [ -d /sys/fs/cgroup/unified ]; then
+  unshare -m sh -c 'umount -l /sys/fs/cgroup/unified && echo ready && exec sleep infinity' >"$work/holder" &
+  holder=$!
+  until [ -s "$work/holder" ] || ! kill -0 "$holder" 2>/dev/null; do sleep 0.05; done
+fi
+mkdir "$work/bundle"
 if command -v runc >/dev/null; then
-  (cd "$bundle" && runc spec && sed -i -e 's/"terminal": true/"terminal": false/' -e 's#"sh"#"/bin/true"#' -e "s#\"path\": \"rootfs\"#\"path\": \"$rootfs\"#" config.json)
+  limits='"memory": {"limit": 536870912}, "cpu": {"quota": 100000, "period": 100000}, "pids": {"limit": 256},'
+  (cd "$work/bundle" && runc spec && sed -i -e 's/"terminal": true/"terminal": false/' -e 's#"sh"#"/bin/true"#' \
+    -e "s#\"path\": \"rootfs\"#\"path\": \"$rootfs\"#" -e "s#\"resources\": {#\"resources\": { $limits#" config.json)
 fi
-oci() { unshare -m sh -c 'umount -l /sys/fs/cgroup/unified 2>/dev/null; exec "$@"' oci "$1" run --bundle "$bundle" "berth-bench-$1"; }
-plain_oci() { "$1" run --bundle "$bundle" "berth-bench-$1"; }
 for key in crun runc; do
-  if ! command -v "$key" >/dev/null; then missing+=("{\"peer\":\"$key\",\"reason\":\"not installed\"}"); continue; fi
-  if [ -d /sys/fs/cgroup/unified ]; then peer "$key" oci "$key"; else peer "$key" plain_oci "$key"; fi
+  if ! command -v "$key" >/dev/null; then absent "$key" "not installed"; continue; fi
+  if [ ! -f "$work/bundle/config.json" ]; then absent "$key" "needs runc spec for its bundle"; continue; fi
+  peer "$key" "${holder:+\"mounts\":\"/proc/$holder/ns/mnt\"}" "$key" run --bundle "$work/bundle" "$tag-$key"
 done
+
 if command -v bwrap >/dev/null; then
-  peer bwrap bwrap --unshare-all --ro-bind "$rootfs" / --proc /proc --dev /dev --tmpfs /tmp /bin/true
+  peer bwrap "" bwrap --unshare-all --ro-bind "$rootfs" / --proc /proc --dev /dev --tmpfs /tmp /bin/true
 else
-  missing+=('{"peer":"bwrap","reason":"not installed"}')
-fi
-if command -v docker >/dev/null && docker info >/dev/null 2>&1; then
-  tar -C "$rootfs" -c . | docker import - berth-bench:latest >/dev/null
-  peer docker docker run --rm berth-bench:latest /bin/true
-else
-  missing+=('{"peer":"docker","reason":"no dockerd is running"}')
+  absent bwrap "not installed"
 fi
 
-join() { local IFS=,; printf '%s' "$*"; }
-printf '{"name":"launch","runs":%d,"ours":%s,"peers":{%s},"ratios":{%s},"missing":[%s]}\n' \
-  "$runs" "$ours" "$(join "${peers[@]:-}")" "$(join "${ratios[@]:-}")" "$(join "${missing[@]:-}")"
+# In a group of its own, so that the CPU time of the daemons, shims and runtimes can be told.
+start_docker() {
+  local group=/sys/fs/cgroup/cpuacct/$tag at=$work/docker
+  command -v dockerd >/dev/null || { absent docker "not installed"; return; }
+  [ -d /sys/fs/cgroup/cpuacct ] || { absent docker "no cpuacct hierarchy to tell the daemon's CPU time from"; return; }
+  mkdir -p "$group/daemon" "$at"
+  sh -c 'echo $$ >"$0/daemon/cgroup.procs" && exec "$@"' "$group" dockerd -H "unix://$at/docker.sock" --data-root "$at/data" \
+    --exec-root "$at/exec" --pidfile "$at/pid" --cgroup-parent "/$tag/apps" --iptables=false --ip6tables=false --bridge=none \
+    >"$at/log" 2>&1 &
+  dockerd=$!
+  docker=$(PATH=/usr/bin:$PATH command -v docker)
+  for _ in $(seq 300); do
+    "$docker" -H "unix://$at/docker.sock" info >/dev/null 2>&1 && break
+    kill -0 "$dockerd" 2>/dev/null || { absent docker "dockerd: $(tail -1 "$at/log")"; return; }
+    sleep 0.1
+  done
+  if ! tar -C "$rootfs" -c . | "$docker" -H "unix://$at/docker.sock" import - berth-bench:latest >"$at/import" 2>&1; then
+    absent docker "docker import: $(tail -1 "$at/import")"
+    return
+  fi
+  peer docker "\"daemon_cpu_ns\":\"$group/cpuacct.usage\"" "$docker" -H "unix://$at/docker.sock" run --rm --network none \
+    --memory 512m --cpus 1 --pids-limit 256 berth-bench:latest /bin/true
+}
+say "starting a dockerd"
+start_docker
+
+join() { local IFS=,; printf '[%s]' "$*"; }
+join "${peers[@]}" >"$work/peers.json"
+join "${missing[@]}" >"$work/missing.json"
+say "measuring"
+"$BENCH_BIN/bench-launch" "$runs" "$rootfs" "$BENCH_BIN/berth-launcher" "$work/ours" "$work/peers.json" "$work/missing.json"

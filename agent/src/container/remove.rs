@@ -46,11 +46,16 @@ impl Host {
     }
 
     async fn remove_parts(&self, id: InstanceId, release_address: bool, failed: &mut Vec<String>) {
-        note(failed, "cgroup", self.remove_cgroup(id).await);
-        let network =
-            if release_address { self.network.release(id).await } else { self.network.detach(id).await };
+        // The processes are gone once the cgroup is: an interface that is still used must not go unnoticed.
+        let (group, disk) = tokio::join!(self.remove_cgroup(id), self.disk.remove(id));
+        let gone = group.is_ok();
+        note(failed, "cgroup", group);
+        note(failed, "disk", disk);
+        let network = match (gone, release_address) {
+            (true, release_address) => self.network.leave(id, release_address).await,
+            (false, _) => self.network.detach(id).await,
+        };
         note(failed, "network", network);
-        note(failed, "disk", self.disk.remove(id).await);
     }
 
     async fn remove_cgroup(&self, id: InstanceId) -> Result<(), String> {

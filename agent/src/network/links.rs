@@ -239,6 +239,12 @@ impl Links {
         unless_gone(done).map_err(netlink_error("remove", name))
     }
 
+    /// As [`Links::remove`], by number: numbers are not given again until all others were.
+    pub(super) async fn remove_index(&self, index: u32) -> Result<(), NetworkError> {
+        let done = self.handle.link().del(index).execute().await;
+        unless_gone(done).map_err(netlink_error("remove interface", index))
+    }
+
     /// Removes interfaces of this prefix that are not to be kept.
     pub(super) async fn remove_strays(
         &self,
@@ -252,6 +258,17 @@ impl Links {
             outcome = outcome.and(self.remove(&name).await);
         }
         outcome
+    }
+}
+
+/// The number of an interface, if there is one of this name.
+pub(super) fn index(name: &str) -> Result<Option<u32>, NetworkError> {
+    match rustix::net::netdevice::name_to_index(open_socket()?, name) {
+        Ok(index) => Ok(Some(index)),
+        Err(rustix::io::Errno::NODEV) => Ok(None),
+        Err(errno) => {
+            Err(NetworkError::Netlink { action: "find", on: name.to_owned(), source: errno.into() })
+        }
     }
 }
 

@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use berth_wire::id::InstanceId;
+use tokio::task::JoinSet;
 
 use crate::installation::{Block, Installation};
 use addresses::Addresses;
@@ -124,6 +125,8 @@ pub struct Network {
     links: Links,
     forwarding: forwarding::Forwarding,
     dns: dns::Server,
+    /// Interfaces on their way out.
+    leaving: Mutex<JoinSet<()>>,
 }
 
 impl Network {
@@ -164,7 +167,18 @@ impl Network {
             .await?;
         let dns = dns::Server::start(gateway, config.dns_upstream)?;
         let (table, addresses) = (rules.table, Mutex::new(addresses));
-        Ok(Self { table, prefix, block, gateway, mtu: surroundings.mtu, addresses, links, forwarding, dns })
+        Ok(Self {
+            table,
+            prefix,
+            block,
+            gateway,
+            mtu: surroundings.mtu,
+            addresses,
+            links,
+            forwarding,
+            dns,
+            leaving: Mutex::default(),
+        })
     }
 
     fn addresses(&self) -> std::sync::MutexGuard<'_, Addresses> {
@@ -228,6 +242,35 @@ impl Network {
         self.addresses().release(id)
     }
 
+    /// As [`Network::detach`] or, with `release_address`, [`Network::release`], for an instance whose processes are all gone: does
+    /// not wait for the interface. The kernel takes it away together with the network namespace, and needs tens of milliseconds
+    /// for that (it waits until no processor can see it any more); a task in the background sees to it. A crash before it is done
+    /// leaves what the next [`Network::open`] removes; [`Network::attach`] removes what has the same name.
+    ///
+    /// # Errors
+    /// The address could not be freed.
+    pub async fn leave(&self, id: InstanceId, release_address: bool) -> Result<(), NetworkError> {
+        let Some(endpoint) = self.get(id) else { return Ok(()) };
+        if let Some(index) = links::index(&endpoint.interface)? {
+            let links = self.links.clone();
+            let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+            while leaving.try_join_next().is_some() {}
+            leaving.spawn(async move {
+                // By number: the name may be another container's by then.
+                if let Err(error) = links.remove_index(index).await {
+                    tracing::warn!(interface = endpoint.interface, %error, "interface not removed");
+                }
+            });
+        }
+        if release_address { self.addresses().release(id) } else { Ok(()) }
+    }
+
+    /// Waits until nothing is on its way out.
+    pub async fn settle(&self) {
+        let mut leaving = std::mem::take(&mut *self.leaving.lock().unwrap_or_else(PoisonError::into_inner));
+        while leaving.join_next().await.is_some() {}
+    }
+
     /// Every instance that has an address.
     pub fn list(&self) -> Vec<InstanceId> {
         self.addresses().iter().map(|(id, _)| id).collect()
@@ -260,6 +303,7 @@ impl Network {
     /// The first thing the kernel or nft refused.
     pub async fn close_down(&self) -> Result<(), NetworkError> {
         self.dns.stop();
+        self.settle().await;
         let outcomes = [
             self.links.remove_strays(&self.prefix, |_| false).await,
             table::remove(&self.table).await,

@@ -53,20 +53,61 @@ impl Hierarchy {
         write(&group.join("cgroup.subtree_control"), &wanted.join(" "))
     }
 
+    /// Moves a base's own processes into its child `agent`; [`give_back`] undoes it.
     pub(super) fn make_way(&self) -> Result<(), CgroupError> {
-        let procs = self.unified.join("cgroup.procs");
+        let base = &self.unified;
         // The hierarchy's root may have both.
-        if !self.unified.join("cgroup.type").exists() {
+        if !base.join("cgroup.type").exists() || processes(base)?.is_empty() {
             return Ok(());
         }
-        let agent = self.unified.join("agent");
-        let pids = fs::read_to_string(&procs).map_err(io_error("read", &procs))?;
-        for pid in pids.lines() {
-            super::make_dir(&agent)?;
-            write(&agent.join("cgroup.procs"), pid)?;
-        }
-        Ok(())
+        let agent = base.join(AGENT);
+        super::make_dir(&agent)?;
+        move_processes(base, &agent)
     }
+}
+
+/// The child of a delegated base for the base's own processes.
+const AGENT: &str = "agent";
+
+/// Undoes [`Hierarchy::make_way`]: the base has its processes to itself again. While another installation has groups
+/// there it stays as it is, because the kernel refuses to take the controllers from them.
+pub(super) fn give_back(base: &Path) -> Result<(), CgroupError> {
+    let agent = base.join(AGENT);
+    if !base.join("cgroup.type").exists() || !agent.exists() {
+        return Ok(());
+    }
+    let unwanted = v2::CONTROLLERS.map(|name| format!("-{name}")).join(" ");
+    match write(&base.join("cgroup.subtree_control"), &unwanted) {
+        Err(CgroupError::Io { source, .. }) if source.raw_os_error() == Some(libc::EBUSY) => return Ok(()),
+        done => done?,
+    }
+    move_processes(&agent, base)?;
+    super::remove_all(std::iter::once(agent.as_path()))
+}
+
+/// A process may fork while it is moved: so often is the list read again.
+const MOVE_ROUNDS_MAX: u32 = 100;
+
+fn move_processes(from: &Path, to: &Path) -> Result<(), CgroupError> {
+    for _ in 0..MOVE_ROUNDS_MAX {
+        let pids = processes(from)?;
+        if pids.is_empty() {
+            break;
+        }
+        for pid in pids.lines() {
+            match write(&to.join("cgroup.procs"), pid) {
+                // It ended meanwhile.
+                Err(CgroupError::Io { source, .. }) if source.raw_os_error() == Some(libc::ESRCH) => {}
+                done => done?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn processes(group: &Path) -> Result<String, CgroupError> {
+    let procs = group.join("cgroup.procs");
+    fs::read_to_string(&procs).map_err(io_error("read", &procs))
 }
 
 /// The agent's own group, if systemd delegated it (`Delegate=yes` sets the extended attribute; CGROUP_DELEGATION.md).
@@ -75,7 +116,7 @@ fn delegated(mount: &Path) -> Option<PathBuf> {
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
     let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let group = mount.join(own);
-    let group = if group.ends_with("agent") { group.parent()?.to_owned() } else { group };
+    let group = if group.ends_with(AGENT) { group.parent()?.to_owned() } else { group };
     let mut value = [0; 8];
     ["trusted.delegate", "user.delegate"]
         .iter()

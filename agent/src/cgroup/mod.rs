@@ -155,13 +155,17 @@ impl Cgroups {
         Ok(ids)
     }
 
-    /// Removes the (empty) parent groups, and the device rule with them. Idempotent.
+    /// Removes the (empty) parent groups, and the device rule with them; a delegated base becomes what it was. Idempotent.
     ///
     /// # Errors
     /// A parent that still has containers.
     pub fn close_down(&self) -> Result<(), CgroupError> {
         let parents = self.legacy.iter().flatten().chain(&self.legacy_devices).chain([&self.unified]);
-        remove_all(parents.map(PathBuf::as_path))
+        remove_all(parents.map(PathBuf::as_path))?;
+        match self.unified.parent() {
+            Some(base) if self.is_unified() => hierarchy::give_back(base),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -52,6 +52,7 @@ tests() {
 }
 
 isolation() { cargo build --workspace </dev/null && cargo test -p berth-tests --test isolation "$@" </dev/null; }
+guest() { cargo build --workspace </dev/null && tests/vm/run.sh --bin target/debug; }
 end_to_end() { cargo build --workspace </dev/null && cargo test -p berth-tests --test e2e "$@" </dev/null; }
 
 # Alone and last: it compares the whole machine before and after.
@@ -82,9 +83,11 @@ check "tests" tests "$@"
 if [ "$is_root" = yes ]; then
   check "isolation" isolation "$@"
   check "end to end" end_to_end "$@"
+  [ $# -gt 0 ] || check "guest on cgroup v2" guest
   [ $# -gt 0 ] || check "demo/one-host.sh --once" demo_once
 else
   not_run "end to end, isolation" "needs root: they make containers"
+  not_run "guest on cgroup v2" "needs root: mmdebstrap makes its disk"
 fi
 summary
 exit "$failed"

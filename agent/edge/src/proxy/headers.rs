@@ -5,7 +5,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Uri, Version};
+use http::{Response, Uri, Version};
 
 use super::Connection;
 
@@ -21,6 +21,8 @@ pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-pro
 pub const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 /// Frameworks build links from it; only the edge could say it, and `Host` says it already.
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// RFC 7239's word for all of these. The edge does not speak it, so whatever a client says in it would be believed.
+const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 /// One per request, in the access log too.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -68,7 +70,7 @@ pub fn prepare_request(
     remove_hop_by_hop(headers);
     remove_lookalikes(headers);
     // The edge itself answers 100 (Continue) when the instance starts to read.
-    for name in [EXPECT, PROXY, FORWARDED_HOST] {
+    for name in [EXPECT, PROXY, FORWARDED, FORWARDED_HOST] {
         headers.remove(name);
     }
     if let Some(authority) = authority {
@@ -101,8 +103,11 @@ pub fn prepare_request(
     head.uri = origin_form(&head.uri);
 }
 
-/// Makes an instance's response head the one that the client gets.
-pub fn prepare_response(headers: &mut HeaderMap, upgraded: bool) {
+/// Makes an instance's response head the one that the client gets. The version is the edge's own (RFC 9110 6.2): an
+/// instance that speaks HTTP/1.0 must not cost the client its kept connection.
+pub fn prepare_response<B>(response: &mut Response<B>, upgraded: bool) {
+    *response.version_mut() = Version::HTTP_11;
+    let headers = response.headers_mut();
     let protocol = headers.get(UPGRADE).cloned().filter(|_| upgraded);
     remove_hop_by_hop(headers);
     if let Some(protocol) = protocol {
@@ -176,15 +181,25 @@ mod tests {
             ("x_forwarded_for", "10.0.0.3"),
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "evil"),
+            ("forwarded", "for=10.0.0.4;host=evil"),
             ("proxy", "evil"),
         ]);
         assert_eq!(headers[&FORWARDED_FOR], "10.0.0.1, 10.0.0.2, 192.0.2.7");
         assert_eq!(headers[&FORWARDED_PROTO], "http");
         assert_eq!(headers[&FORWARDED_PORT], "8080");
         assert_eq!(headers[&REQUEST_ID], "id-1");
-        for gone in ["x_forwarded_for", "x-forwarded-host", "proxy"] {
+        for gone in ["x_forwarded_for", "x-forwarded-host", "forwarded", "proxy"] {
             assert!(!headers.contains_key(gone), "{gone}");
         }
+    }
+
+    #[test]
+    fn a_response_must_have_the_edges_version() {
+        let mut response =
+            Response::builder().version(Version::HTTP_10).header(CONNECTION, "close").body(()).unwrap();
+        prepare_response(&mut response, false);
+        assert_eq!(response.version(), Version::HTTP_11);
+        assert!(response.headers().is_empty());
     }
 
     #[test]

@@ -84,9 +84,9 @@ async fn proxy(
         let Some(client) = client else { return Err(Failure::H13_UNASKED_UPGRADE) };
         let upstream = hyper::upgrade::on(&mut response);
         forwarded.connection = None;
-        headers::prepare_response(response.headers_mut(), true);
+        headers::prepare_response(&mut response, true);
         return Ok(Proxied::Tunnel(response.map(|_| ()), upgrade::Tunnel { client, upstream }));
     }
-    headers::prepare_response(response.headers_mut(), false);
+    headers::prepare_response(&mut response, false);
     Ok(Proxied::Body(response, forwarded))
 }

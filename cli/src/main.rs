@@ -16,6 +16,7 @@ mod screen;
 mod session;
 mod settle;
 mod source;
+mod terminal;
 
 use std::process::ExitCode;
 

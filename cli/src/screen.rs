@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::failure::{Exit, Failure};
+use crate::terminal::harmless;
 
 /// How often a spinner turns.
 const TICK: Duration = Duration::from_millis(100);
@@ -45,10 +46,16 @@ impl Screen {
         self.json
     }
 
-    /// A line for people; nothing with `--json`.
+    /// A line for people; nothing with `--json`. On a terminal it can do no more than set colours: it may be an app's.
     pub fn line(&self, text: impl AsRef<str>) {
-        if !self.json {
-            write(text.as_ref(), "\n");
+        if self.json {
+            return;
+        }
+        let text = text.as_ref();
+        if io::stdout().is_terminal() {
+            write(&harmless(text), "\n");
+        } else {
+            write(text, "\n");
         }
     }
 
@@ -144,7 +151,7 @@ impl Screen {
         if !failure.log_tail.is_empty() {
             eprintln!("The last lines it wrote:");
             for line in &failure.log_tail {
-                eprintln!("  {line}");
+                eprintln!("  {}", harmless(line));
             }
         }
         match failure.code {

@@ -117,7 +117,7 @@ impl Tail<'_> {
     }
 }
 
-/// Stamp and process in the source's colour; the text itself is left as it was written.
+/// Stamp and process in the source's colour; the text itself is left as it was written (but see `terminal`).
 fn coloured(line: &LogLine) -> String {
     let text = line.to_string();
     let (head, rest) = text.split_at(text.len() - line.text.len());

@@ -49,7 +49,8 @@ pub fn is_root_or_says_so(what: &str) -> bool {
     root
 }
 
-fn free_port() -> u16 {
+/// A port of loopback that nobody has at the moment.
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map(|a| a.port()).unwrap_or_default()
 }
 

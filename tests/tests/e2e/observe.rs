@@ -13,6 +13,7 @@ use crate::Scenario;
 pub const ALL: &[Scenario] = &[
     ("logs_must_be_stamped_and_followed_without_loss", logs),
     ("metrics_must_pass_promtool_and_name_the_app", metrics),
+    ("a_real_prometheus_must_scrape_agent_and_control_plane", prometheus),
     ("the_openapi_document_must_name_every_v1_path", openapi),
     ("unknown_domains_must_be_told_so_at_the_edge", unknown_domain),
 ];
@@ -101,6 +102,37 @@ fn metrics(berth: &Installation) {
         page.lines().filter(of_app).filter_map(value).sum::<f64>()
     };
     assert!(eventually(Duration::from_secs(30), || counted() >= 20.0), "{} requests counted", counted());
+}
+
+fn prometheus(berth: &Installation) {
+    let dir = berth.data.join("prometheus");
+    let agent = berth.agent_metrics_url().replace("http://", "").replace("/metrics", "");
+    let control_plane = berth.url.replace("http://", "");
+    let port = berth_tests::installation::free_port();
+    let config = format!(
+        "scrape_configs:\n- job_name: agent\n  scrape_interval: 1s\n  static_configs: [{{targets: ['{agent}']}}]\n\
+         - job_name: berthd\n  scrape_interval: 1s\n  authorization: {{credentials: {}}}\n  static_configs: [{{targets: ['{control_plane}']}}]\n",
+        berth.token
+    );
+    let written =
+        std::fs::create_dir_all(&dir).and_then(|()| std::fs::write(dir.join("prometheus.yml"), config));
+    written.unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    let mut server = Command::new("prometheus")
+        .arg(format!("--config.file={}", dir.join("prometheus.yml").display()))
+        .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|e| panic!("prometheus: {e}"));
+    let up = || {
+        let url = format!("http://127.0.0.1:{port}/api/v1/query?query=sum(up)");
+        let answer = reqwest::blocking::get(url).and_then(|r| r.json::<serde_json::Value>());
+        answer.is_ok_and(|a| a["data"]["result"][0]["value"][1] == "2")
+    };
+    let both_up = eventually(Duration::from_secs(60), up);
+    server.kill().and_then(|()| server.wait().map(drop)).unwrap_or_else(|e| panic!("ending prometheus: {e}"));
+    assert!(both_up, "prometheus never saw both targets up");
 }
 
 fn openapi(berth: &Installation) {

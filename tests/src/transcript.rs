@@ -85,7 +85,7 @@ fn split_status(command: &str) -> (&str, i32) {
     }
 }
 
-/// Types every command of the page into one bash that starts in `cwd` with `env` added to its environment, and compares.
+/// Types every command of the page into one bash that starts in `cwd` with `env` as its whole environment, and compares.
 ///
 /// # Errors
 /// The first command that answered otherwise, with what was wanted and what came.
@@ -117,9 +117,11 @@ struct Shell {
 
 impl Shell {
     fn start(env: &BTreeMap<String, String>, cwd: &Path) -> Result<Self, String> {
-        // The page is a transcript of a shell: only a shell can replay it.
+        // The page is a transcript of a shell: only a shell can replay it. What this process has in its environment
+        // is not part of the page.
         let mut child = Command::new("bash")
             .args(["--noprofile", "--norc"])
+            .env_clear()
             .envs(env)
             .current_dir(cwd)
             .process_group(0)

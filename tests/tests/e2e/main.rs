@@ -9,6 +9,7 @@ mod deaths;
 mod lifecycle;
 mod observe;
 mod release;
+mod tutorial;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -44,7 +45,8 @@ fn main() -> ExitCode {
         }
     };
     arguments.test_threads.get_or_insert(3);
-    let side_by_side = [build::ALL, release::ALL, lifecycle::ALL, observe::ALL, bad_input::ALL].concat();
+    let side_by_side =
+        [build::ALL, release::ALL, lifecycle::ALL, observe::ALL, bad_input::ALL, tutorial::ALL].concat();
     let first = libtest_mimic::run(&arguments, trials(&berth, &side_by_side));
     arguments.test_threads = Some(1);
     let then = libtest_mimic::run(&arguments, trials(&berth, deaths::ALL));

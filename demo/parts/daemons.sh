@@ -92,7 +92,8 @@ host_is_up() { [ "$(berth hosts --json | jq '[.[] | select(.up)] | length')" -ge
 daemons_down() {
   set +e
   trap '' INT TERM
-  local name pid
+  local name
+  [ -z "${sleeping:-}" ] || kill "$sleeping" 2>/dev/null
   for name in agent control launcher; do
     [ -s "$run/$name.keeper" ] && kill "$(cat "$run/$name.keeper")" 2>/dev/null
   done
@@ -123,4 +124,10 @@ EOF
   echo "ready"
 }
 
-wait_for_interrupt() { while :; do sleep 3600 & wait $! || true; done; }
+# The sleep holds none of the caller's descriptors and ends with the script: whoever reads its output sees the end of it.
+wait_for_interrupt() {
+  while :; do
+    sleep 3600 >/dev/null 2>&1 </dev/null & sleeping=$!
+    wait "$sleeping" || true
+  done
+}

@@ -104,8 +104,9 @@ impl Host {
         let command = Command::new(&spec.argv, &spec.env)
             .map_err(|error| StartError { code: Code::R19, message: error.to_string() })?;
         let named = launch_error(&spec);
-        let (launch, parcel) = pack(spec, parts, command, adjust)
-            .map_err(|error| StartError::failed(format!("prepare: {error}")))?;
+        let space = parts.scratch.dir.clone();
+        let (launch, parcel) =
+            pack(spec, parts, command, adjust).map_err(|error| prepare_error(&space, &error))?;
         let pid = self.launcher.launch(launch, &parcel).await.map_err(named)?;
         Ok(Started { endpoint, pid })
     }
@@ -197,6 +198,14 @@ fn disk(error: DiskError) -> StartError {
     StartError { code: if full { Code::D13 } else { Code::R20 }, message: error.to_string() }
 }
 
+/// What a container's own space has no room for is the pool's matter, not the container's.
+fn prepare_error(space: &Path, error: &io::Error) -> StartError {
+    match error.kind() {
+        io::ErrorKind::StorageFull => disk(DiskError::PoolFull(space.to_owned())),
+        _ => StartError::failed(format!("prepare: {error}")),
+    }
+}
+
 /// Puts the launcher's failure into words, blaming the command where it is to blame.
 fn launch_error(spec: &ContainerSpec) -> impl FnOnce(LaunchError) -> StartError + use<> {
     let (id, program, cwd) = (spec.id, spec.argv.first().cloned().unwrap_or_default(), spec.cwd.clone());
@@ -222,7 +231,8 @@ fn name_failure(id: InstanceId, program: &str, cwd: &str, failure: &LaunchFailur
     if failure.step == format!("change to {cwd}") {
         return StartError { code: Code::R19, message: format!("working directory {cwd}: {reason}") };
     }
-    StartError { code: Code::R20, message: format!("container {id} could not be launched: {failure}") }
+    let code = if failure.errno == libc::ENOSPC { Code::D13 } else { Code::R20 };
+    StartError { code, message: format!("container {id} could not be launched: {failure}") }
 }
 
 #[cfg(test)]
@@ -239,6 +249,15 @@ mod tests {
         let error = named(true, "execute the command", libc::ENOENT);
         assert_eq!((error.code, error.message.contains("gunicorn: not found")), (Code::R19, true));
         assert_eq!(named(false, "change to /app", libc::ENOENT).code, Code::R19);
+    }
+
+    #[test]
+    fn a_full_pool_must_be_named_as_such() {
+        let error = prepare_error(Path::new("/pool"), &io::ErrorKind::StorageFull.into());
+        assert_eq!(error.code, Code::D13);
+        assert!(error.message.contains("pool_bytes"), "{}", error.message);
+        assert_eq!(named(false, "mount the root", libc::ENOSPC).code, Code::D13);
+        assert_eq!(prepare_error(Path::new("/pool"), &io::ErrorKind::NotFound.into()).code, Code::R20);
     }
 
     #[test]

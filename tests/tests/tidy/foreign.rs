@@ -60,13 +60,19 @@ fn registries() -> Vec<String> {
     .collect()
 }
 
-/// No file names a registry: whoever runs Berth may have a mirror. (Cargo writes its index into its own lock file.)
+/// No file names a registry: whoever runs Berth may have a mirror. (Cargo writes its index into its own lock file, and a
+/// Debian package is called like a registry: what `apt-get install` is given are packages.)
 pub fn registry_host(tree: &[Source]) -> Vec<Violation> {
     let registries = registries();
     let mut violations = Vec::new();
     for source in tree.iter().filter(|source| source.path != "Cargo.lock") {
         for host in &registries {
-            if let Some(at) = source.text.find(host.as_str()) {
+            let installed = |at: usize| {
+                let line = source.text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+                source.text[line..at].contains("apt-get install ")
+            };
+            let mut found = source.text.match_indices(host.as_str()).map(|(at, _)| at);
+            if let Some(at) = found.find(|at| !installed(*at)) {
                 violations.push(Violation::new(source, format!("line {}: names {host}", source.line_of(at))));
             }
         }
@@ -126,6 +132,10 @@ fn a_registrys_name_must_be_found() {
         );
     }
     assert_eq!(registry_host(&tree::sample(&[("Cargo.lock", &registries()[0])])), []);
+    assert_eq!(
+        registry_host(&tree::sample(&[("a.sh", &format!("apt-get install -y {}", registries()[5]))])),
+        []
+    );
 }
 
 #[test]

@@ -108,7 +108,7 @@ start_docker() {
   [ -d /sys/fs/cgroup/cpuacct ] || { absent docker "no cpuacct hierarchy to tell the daemon's CPU time from"; return; }
   mkdir -p "$group/daemon" "$at"
   sh -c 'echo $$ >"$0/daemon/cgroup.procs" && exec "$@"' "$group" dockerd -H "unix://$at/docker.sock" --data-root "$at/data" \
-    --exec-root "$at/exec" --pidfile "$at/pid" --cgroup-parent "/$tag/apps" --iptables=false --ip6tables=false --bridge=none \
+    --exec-root "$at/exec" --pidfile "$at/pid" --cgroup-parent "/$tag/apps" --iptables=false --ip6tables=false --bridge=none --ip-forward=false \
     >"$at/log" 2>&1 &
   dockerd=$!
   docker=$(PATH=/usr/bin:$PATH command -v docker)

@@ -14,10 +14,21 @@ const NOT_PROGRAMS: &[&str] = &[
 /// The argument vector that runs the line.
 pub fn argv(line: &str) -> Vec<String> {
     let text = match last_command(line) {
-        Some(at) if is_program(&line[at..]) => format!("{}exec {}", &line[..at], line[at..].trim_start()),
+        Some(at) if is_program(&line[at..]) => {
+            let command = line[at..].trim_start();
+            format!("{}exec {command}", &line[..line.len() - command.len()])
+        }
         _ => line.to_owned(),
     };
     vec!["/bin/sh".to_owned(), "-c".to_owned(), text]
+}
+
+/// The line that an argument vector of [`argv`] was made from, for people.
+pub fn line(argv: &[String]) -> String {
+    let text = argv.last().map_or("", String::as_str);
+    let command = last_command(text).map_or(text, |at| text[at..].trim_start());
+    let before = &text[..text.len() - command.len()];
+    format!("{before}{}", command.strip_prefix("exec ").unwrap_or(command))
 }
 
 /// Where the last command of a list of `;` and `&&` starts; none if the line is more than such a list.
@@ -69,11 +80,12 @@ mod tests {
                 "gunicorn -w $(nproc) --bind 0.0.0.0:${PORT:-5000} app:app",
                 "exec gunicorn -w $(nproc) --bind 0.0.0.0:${PORT:-5000} app:app",
             ),
-            ("cd web && npm start", "cd web &&exec npm start"),
-            ("echo 'a; b'; node x.js 2>&1", "echo 'a; b';exec node x.js 2>&1"),
+            ("cd web && npm start", "cd web && exec npm start"),
+            ("echo 'a; b'; node x.js 2>&1", "echo 'a; b'; exec node x.js 2>&1"),
             ("python -c \"import sys; sys.exit(3)\"", "exec python -c \"import sys; sys.exit(3)\""),
         ] {
             assert_eq!(text(line), wanted);
+            assert_eq!(super::line(&argv(line)), line);
         }
     }
 

@@ -59,7 +59,7 @@ fn outcome(placed: &Placed, report: &InstanceReport) -> Option<Result<(), Troubl
         return Some(Ok(()));
     }
     let command = match &placed.spec.work {
-        Work::OneOff(process) => process.argv.last().cloned().unwrap_or_default(),
+        Work::OneOff(process) => crate::domain::command_line::line(&process.argv),
         _ => String::new(),
     };
     let why = match (&report.trouble, report.last_exit) {

@@ -160,7 +160,7 @@ impl Installation {
     /// One line for each thing that is still there 20 seconds after the end.
     pub fn finish(mut self) -> Result<(), String> {
         if let Some(pid) = rustix::process::Pid::from_raw(self.script.id().cast_signed()) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
         let _ = self.script.wait();
         let mut left = Vec::new();

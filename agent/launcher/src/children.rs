@@ -114,6 +114,15 @@ impl Entry {
         exit
     }
 
+    /// Waits until it ended, which a SIGKILL has seen to.
+    pub fn reap(&mut self) {
+        let Some(pidfd) = self.pidfd.take() else { return };
+        // SAFETY: waitid may be given no siginfo.
+        unsafe {
+            libc::waitid(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, std::ptr::null_mut(), libc::WEXITED)
+        };
+    }
+
     /// Sends a signal to init, which passes it on to the main process.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{instance, kernel};
+use crate::{handover, instance, kernel};
 
 /// First pause before a restart; doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -55,14 +55,22 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Takes over the edge that runs already, or binds the address.
+    /// Takes over the edge that runs already, with the socket that this process inherited or else the edge's own; binds the
+    /// address if there is none.
     ///
     /// # Errors
     /// An address that is taken (D12).
-    pub fn open(config: EdgeConfig, dir: &Path, now: Instant) -> io::Result<Self> {
+    pub fn open(
+        config: EdgeConfig,
+        dir: &Path,
+        inherited: Option<OwnedFd>,
+        now: Instant,
+    ) -> io::Result<Self> {
         let record = dir.join("edge.json");
-        let (listener, process) = match adopt(&record, config.listen) {
-            Some((listener, process)) => (listener, Some(process)),
+        let process = recorded(&record);
+        let own = || process.as_ref().and_then(|process| listener_of(process, config.listen));
+        let (listener, process) = match inherited.or_else(own) {
+            Some(listener) => (listener, process),
             None => (bind(config.listen)?, None),
         };
         let due = process.is_none().then_some(now);
@@ -73,11 +81,8 @@ impl Edge {
     /// Starts it if it is time to. Gives the process to be watched, once for each.
     pub fn start_if_due(&mut self, now: Instant) -> Option<BorrowedFd<'_>> {
         if self.due.is_some_and(|due| due <= now) {
-            match spawn(&self.config, self.listener.as_fd()) {
-                Ok((pid, process)) => {
-                    let start_ticks = instance::process_facts(pid).map_or(0, |(start, _)| start);
-                    let text = serde_json::to_vec(&Running { pid, start_ticks }).unwrap_or_default();
-                    let _ = fs::write(&self.record, text);
+            match self.spawn() {
+                Ok(process) => {
                     (self.process, self.started, self.due, self.fresh) = (Some(process), now, None, true);
                 }
                 Err(error) => {
@@ -92,15 +97,33 @@ impl Edge {
         self.process.as_ref().map(AsFd::as_fd)
     }
 
+    /// Where it listens.
+    pub fn listener(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// Starts it in two steps: it becomes the edge only when it is written down who it is. A launcher that is killed in between
+    /// leaves none that holds the address and that nobody finds again.
+    fn spawn(&self) -> io::Result<OwnedFd> {
+        let (wait, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let (pid, process) = spawn(&self.config, self.listener.as_fd(), [&wait, &go])?;
+        let start_ticks = instance::process_facts(pid).map_or(0, |(start, _)| start);
+        let text = serde_json::to_vec(&Running { pid, start_ticks })?;
+        let new = self.record.with_extension("new");
+        let written = fs::write(&new, text).and_then(|()| fs::rename(&new, &self.record));
+        let told = written.and_then(|()| Ok(rustix::io::write(&go, b"1")?));
+        if let Err(error) = told {
+            drop(go);
+            reap(&process, 0);
+            return Err(error);
+        }
+        Ok(process)
+    }
+
     /// It ended.
     pub fn ended(&mut self, now: Instant) {
         if let Some(process) = self.process.take() {
-            // SAFETY: siginfo is plain data that waitid fills in. An adopted edge is no child; then there is nothing to reap.
-            unsafe {
-                let mut info: libc::siginfo_t = std::mem::zeroed();
-                let process = process.as_raw_fd() as libc::id_t;
-                libc::waitid(libc::P_PIDFD, process, &raw mut info, libc::WEXITED | libc::WNOHANG);
-            }
+            reap(&process, libc::WNOHANG);
             if now.duration_since(self.started) >= WELL_AFTER {
                 self.pause = PAUSE_MIN;
             }
@@ -129,6 +152,16 @@ impl Edge {
     }
 }
 
+/// Takes the zombie away. An adopted edge is no child; then there is nothing to reap.
+fn reap(process: &OwnedFd, options: i32) {
+    // SAFETY: siginfo is plain data that waitid fills in.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let process = process.as_raw_fd() as libc::id_t;
+        libc::waitid(libc::P_PIDFD, process, &raw mut info, libc::WEXITED | options);
+    }
+}
+
 fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
     // TcpListener sets SO_REUSEADDR.
     let listener = TcpListener::bind(address).map_err(|error| {
@@ -143,29 +176,35 @@ fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(listener.into())
 }
 
-/// The living edge's socket and process.
-fn adopt(record: &Path, address: SocketAddr) -> Option<(OwnedFd, OwnedFd)> {
+/// The edge that an earlier launcher started: it lives, or is a zombie of ours.
+fn recorded(record: &Path) -> Option<OwnedFd> {
     let running: Running = serde_json::from_slice(&fs::read(record).ok()?).ok()?;
     let pid = rustix::process::Pid::from_raw(running.pid as i32)?;
     let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
     let (start_ticks, _) = instance::process_facts(running.pid)?;
-    if start_ticks != running.start_ticks {
-        return None;
-    }
-    let flags = rustix::process::PidfdGetfdFlags::empty();
-    let listener = rustix::process::pidfd_getfd(&process, LISTEN_FD, flags).ok()?;
-    let listener: TcpListener = listener.into();
-    let same = listener.local_addr().is_ok_and(|found| found == address || address.port() == 0);
-    same.then(|| (listener.into(), process))
+    (start_ticks == running.start_ticks).then_some(process)
 }
 
-/// Starts the edge: no privilege, only the socket, and LISTEN_PID as the convention wants it.
-fn spawn(config: &EdgeConfig, listener: BorrowedFd<'_>) -> io::Result<(u32, OwnedFd)> {
+/// Its socket.
+fn listener_of(process: &OwnedFd, address: SocketAddr) -> Option<OwnedFd> {
+    let flags = rustix::process::PidfdGetfdFlags::empty();
+    let listener: TcpListener = rustix::process::pidfd_getfd(process, LISTEN_FD, flags).ok()?.into();
+    let same = listener.local_addr().is_ok_and(|found| found == address || address.port() == 0);
+    same.then(|| listener.into())
+}
+
+/// Starts the edge: no privilege, only the socket, and LISTEN_PID as the convention wants it. It waits for a byte from `wait`, and
+/// ends if that pipe does.
+fn spawn(
+    config: &EdgeConfig,
+    listener: BorrowedFd<'_>,
+    [wait, go]: [&OwnedFd; 2],
+) -> io::Result<(u32, OwnedFd)> {
     let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let text = |text: &String| CString::new(text.as_bytes()).map_err(invalid);
     let arguments = config.command.iter().map(text).collect::<io::Result<Vec<_>>>()?;
     let mut variables: Vec<CString> = std::env::vars_os()
-        .filter(|(key, _)| !key.to_string_lossy().starts_with("LISTEN_"))
+        .filter(|(key, _)| !key.to_string_lossy().starts_with("LISTEN_") && key != handover::VARIABLE)
         .filter_map(|(key, value)| {
             let mut entry = std::os::unix::ffi::OsStringExt::into_vec(key);
             entry.push(b'=');
@@ -183,7 +222,7 @@ fn spawn(config: &EdgeConfig, listener: BorrowedFd<'_>) -> io::Result<(u32, Owne
     envp.push(listen_pid.as_ptr().cast());
     envp.push(std::ptr::null());
     let program = *argv.first().filter(|program| !program.is_null()).ok_or(io::ErrorKind::InvalidInput)?;
-    let listener = listener.as_raw_fd();
+    let (listener, wait, go) = (listener.as_raw_fd(), wait.as_raw_fd(), go.as_raw_fd());
     let mut pidfd: libc::c_int = -1;
     // SAFETY: a fork of a process with one thread; the child makes system calls on memory prepared above and executes or ends.
     unsafe {
@@ -193,7 +232,7 @@ fn spawn(config: &EdgeConfig, listener: BorrowedFd<'_>) -> io::Result<(u32, Owne
                 let number = kernel::Decimal::new(libc::getpid() as u64);
                 let digits = number.as_c_str().to_bytes();
                 listen_pid[11..11 + digits.len()].copy_from_slice(digits);
-                if become_edge(config.user, listener).is_ok() {
+                if may_go(wait, go) && become_edge(config.user, listener).is_ok() {
                     libc::execve(program, argv.as_ptr(), envp.as_ptr());
                 }
                 libc::_exit(127)
@@ -201,6 +240,13 @@ fn spawn(config: &EdgeConfig, listener: BorrowedFd<'_>) -> io::Result<(u32, Owne
             pid => Ok((pid as u32, OwnedFd::from_raw_fd(pidfd))),
         }
     }
+}
+
+/// Waits for the launcher's word; false once nobody can give it any more.
+fn may_go(wait: i32, go: i32) -> bool {
+    let mut byte = 0u8;
+    kernel::call!(libc::SYS_close, go).is_ok()
+        && kernel::call!(libc::SYS_read, wait, &raw mut byte, 1).is_ok_and(|read| read == 1)
 }
 
 fn become_edge(user: u32, listener: i32) -> kernel::Result<()> {

@@ -1,14 +1,14 @@
-//! The command line, and the execve that upgrades a running launcher in place.
+//! The command line, and what follows the loop's end: exit, or becoming the program that was put in this one's place.
 
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use berth_launcher::edge::{Edge, EdgeConfig};
+use berth_launcher::handover::Inherited;
 use berth_launcher::server::{End, Server};
 
 const USAGE: &str =
@@ -28,16 +28,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // Where the program is now: an upgrade puts the new one at the same place.
-    let program = std::env::current_exe();
-    match run(arguments) {
-        Ok(End::Stop) => ExitCode::SUCCESS,
-        Ok(End::Upgrade) => {
-            let program = program.unwrap_or_else(|_| PathBuf::from(&all[0]));
-            let error = std::process::Command::new(&program).args(&all[1..]).exec();
-            eprintln!("berth-launcher: execute {}: {error}", program.display());
-            ExitCode::FAILURE
-        }
+    match run(arguments, &all) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("berth-launcher: {error}");
             ExitCode::FAILURE
@@ -45,13 +37,24 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> io::Result<End> {
+fn run(arguments: Arguments, all: &[OsString]) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "D10: it must run as root"));
     }
+    // Where the program is now: an upgrade puts the new one at the same place.
+    let program = std::env::current_exe()?;
+    let mut inherited = Inherited::take()?;
     std::fs::create_dir_all(&arguments.dir)?;
-    let edge = arguments.edge.map(|config| Edge::open(config, &arguments.dir, Instant::now())).transpose()?;
-    Server::open(&arguments.dir, edge)?.serve()
+    let listener = inherited.as_mut().and_then(|inherited| inherited.edge.take());
+    let open = |config| Edge::open(config, &arguments.dir, listener, Instant::now());
+    let edge = arguments.edge.map(open).transpose()?;
+    let mut server = Server::open(&arguments.dir, edge, inherited)?;
+    while server.serve()? == End::Upgrade {
+        let error = server.handover().execute(&program, all);
+        eprintln!("berth-launcher: executing {} failed: {error}; this one goes on", program.display());
+        server.go_on()?;
+    }
+    Ok(())
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {

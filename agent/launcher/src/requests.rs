@@ -14,7 +14,7 @@ use crate::clone::{self, Loan};
 use crate::instance::{self, InstanceDir, Meta};
 use crate::output::Drain;
 use crate::prepare::{Descriptors, prepare};
-use crate::server::{End, Server};
+use crate::server::Server;
 use crate::{memory_file, namespaces};
 
 impl Server {
@@ -48,7 +48,7 @@ impl Server {
                 self.reply(asker, Reply::Child { child }, &[]);
             }
             RequestBody::Upgrade => {
-                self.end = Some(End::Upgrade);
+                self.upgrade();
                 self.reply(asker, Reply::Done, &[]);
             }
         }
@@ -153,15 +153,27 @@ impl Server {
         meta.start_ticks = instance::process_facts(cloned.pid).map_or(0, |(start, _)| start);
         let saved = dir.write_meta(&meta).map_err(|error| failure("remember the container", &error));
         let steps = plan.steps.iter().chain(&plan.main).map(|step| step.describe()).collect();
-        let life = Life::Starting { report: cloned.report, steps, asker };
+        let life = match saved {
+            Ok(()) => Life::Starting { report: cloned.report, steps, asker },
+            // Nobody could find it again: it must not live. The answer waits until it is reaped.
+            Err(failure) => Life::Failing { failure, asker },
+        };
         let entry = Entry::new(meta, dir.clone(), cloned.pidfd, life, drain);
-        if let Err(failure) = saved {
-            // Nobody could find it again: it must not live. Its zombie is reaped by whoever reaps the launcher's children next.
+        if matches!(entry.life, Life::Failing { .. }) {
             let _ = entry.signal(libc::SIGKILL);
-            return Err(failure);
         }
         let number = self.children.insert(entry);
-        self.watch_child(number).map_err(|error| failure("watch the container", &error))
+        self.watch_child(number).map_err(|error| {
+            self.abandon(number);
+            failure("watch the container", &error)
+        })
+    }
+
+    /// Ends a container that was just cloned and cannot be watched. Waits for its end, as nothing else would tell.
+    fn abandon(&mut self, number: u64) {
+        let Some(mut entry) = self.children.remove(number) else { return };
+        let _ = entry.signal(libc::SIGKILL);
+        entry.reap();
     }
 }
 

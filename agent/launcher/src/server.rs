@@ -13,6 +13,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use crate::children::{self, Asker, Children, Entry, Life};
 use crate::clone::{self, Outcome};
 use crate::edge::Edge;
+use crate::handover::{Handover, Inherited};
 use crate::output::{Scratch, Turn};
 use crate::{memory_file, skeleton, socket};
 
@@ -57,19 +58,23 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens everything and takes over what an earlier launcher left in `dir`.
+    /// Opens everything and takes over what an earlier launcher left in `dir`, or kept open while it became this one.
     ///
     /// # Errors
     /// What was refused.
-    pub fn open(dir: &Path, edge: Option<Edge>) -> io::Result<Self> {
+    pub fn open(dir: &Path, edge: Option<Edge>, inherited: Option<Inherited>) -> io::Result<Self> {
         let instances = children::instances_dir(dir)?;
+        let (listener, connected) = match inherited {
+            Some(inherited) => (inherited.listener, inherited.connections),
+            None => (socket::listen_at(&dir.join(SOCKET_NAME))?, Vec::new()),
+        };
         let mut server = Self {
             skeleton: skeleton::make(dir)?,
             init: memory_file::executable(c"berth-init", INIT)?,
             children: Children::default(),
             end: None,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            listener: socket::listen_at(&dir.join(SOCKET_NAME))?,
+            listener,
             signals: signals()?,
             connections: BTreeMap::new(),
             next_connection: 0,
@@ -81,10 +86,51 @@ impl Server {
         for entry in children::scan(&server.instances)? {
             server.adopt(entry)?;
         }
-        let (listener, signals) = (server.listener.try_clone()?, server.signals.try_clone()?);
-        server.watch(listener.as_fd(), KIND_LISTENER, EventFlags::IN)?;
-        server.watch(signals.as_fd(), KIND_SIGNALS, EventFlags::IN)?;
+        server.watch(server.signals.as_fd(), KIND_SIGNALS, EventFlags::IN)?;
+        for connection in connected {
+            server.connections.insert(server.next_connection, connection);
+            server.next_connection += 1;
+        }
+        server.hear()?;
         Ok(server)
+    }
+
+    /// What the program that replaces this one is to have.
+    pub fn handover(&self) -> Handover<'_> {
+        Handover {
+            listener: self.listener.as_fd(),
+            connections: self.connections.values().map(AsFd::as_fd).collect(),
+            edge: self.edge.as_ref().map(Edge::listener),
+        }
+    }
+
+    /// The program could not be replaced: serves on.
+    ///
+    /// # Errors
+    /// epoll itself failing.
+    pub fn go_on(&mut self) -> io::Result<()> {
+        self.end = None;
+        self.hear()
+    }
+
+    /// Takes connections and requests.
+    fn hear(&self) -> io::Result<()> {
+        self.watch(self.listener.as_fd(), KIND_LISTENER, EventFlags::IN)?;
+        let mut connections = self.connections.iter();
+        connections
+            .try_for_each(|(number, fd)| self.watch(fd.as_fd(), KIND_CONNECTION | number, EventFlags::IN))
+    }
+
+    /// Leaves connections and requests waiting, for the program that replaces this one.
+    pub(crate) fn upgrade(&mut self) {
+        if self.end.is_some() {
+            return;
+        }
+        self.end = Some(End::Upgrade);
+        for fd in self.connections.values().chain([&self.listener]) {
+            // What is not watched need not be taken out.
+            let _ = epoll::delete(&self.epoll, fd);
+        }
     }
 
     fn adopt(&mut self, entry: Entry) -> io::Result<()> {
@@ -160,6 +206,8 @@ impl Server {
     fn dispatch(&mut self, data: u64) {
         let number = data & !KIND_MASK;
         match data & KIND_MASK {
+            // What waits when an upgrade begins is for the next program.
+            KIND_LISTENER | KIND_CONNECTION if self.end.is_some() => {}
             KIND_LISTENER => self.accept(),
             KIND_SIGNALS => self.signal(),
             KIND_CONNECTION => self.receive(number),
@@ -190,10 +238,10 @@ impl Server {
         if !root {
             return;
         }
-        self.next_connection += 1;
         let data = KIND_CONNECTION | self.next_connection;
         if self.watch(connection.as_fd(), data, EventFlags::IN).is_ok() {
             self.connections.insert(self.next_connection, connection);
+            self.next_connection += 1;
         }
     }
 
@@ -281,7 +329,7 @@ impl Server {
         // ssi_signo is the first field.
         let signal = i32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
         if signal == libc::SIGHUP {
-            self.end = Some(End::Upgrade);
+            self.upgrade();
         } else {
             self.end = Some(End::Stop);
             if let Some(edge) = &mut self.edge {

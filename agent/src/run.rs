@@ -18,7 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::cgroup::Cgroups;
-use crate::container::{Capabilities, ContainerSpec, Host, Output, StartError};
+use crate::container::{Capabilities, ContainerSpec, Host, Output, Ready, StartError};
 use crate::disk::Disk;
 use crate::image::{Images, ImagesConfig};
 use crate::installation::Installation;
@@ -173,7 +173,10 @@ async fn open_host(name: &str, work: &Path, disk_bytes: u64) -> Result<(Host, Ow
     let images = Images::open(&installation, config).await.map_err(step("open the image store"))?;
     let launcher = connect(&launcher_dir).await.map_err(step("reach the launcher"))?;
     let uids = UidRanges::new(installation.uid_block());
-    Ok((Host { installation, cgroups, network, disk, images, launcher, uids }, process))
+    Ok((
+        Host { installation, cgroups, network, disk, images, launcher, uids, ready: Ready::default() },
+        process,
+    ))
 }
 
 /// The launcher was just started: its socket appears within milliseconds.

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use crate::build::Builder;
 use crate::cgroup::Cgroups;
 use crate::config::Config;
-use crate::container::Host;
+use crate::container::{Host, READY_MAX, Ready};
 use crate::disk::Disk;
 use crate::doctor::{self, Severity};
 use crate::image::{Images, ImagesConfig, Registry};
@@ -40,6 +40,9 @@ use crate::sampling::{Samples, out_of_memory};
 const LAUNCHER_TRIES: u32 = 150;
 /// Between two tries.
 const LAUNCHER_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long the end of the agent may take to remove what was made ahead: some milliseconds each, far below what a supervisor allows.
+const DISCARD_MAX: Duration = Duration::from_secs(3);
 
 /// How often old logs and unused layers are looked for.
 const TIDY_EVERY: Duration = Duration::from_secs(600);
@@ -136,9 +139,14 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     spawn_endless(&mut loops, sessions::answer(link, logs.clone(), metrics.clone()));
     spawn_endless(&mut loops, samples.keep_taking());
     spawn_endless(&mut loops, out_of_memory::end_the_rest(host.clone(), snapshots.clone()));
-    spawn_endless(&mut loops, keep_tidy(host, logs.clone(), snapshots));
+    spawn_endless(&mut loops, keep_tidy(host.clone(), logs.clone(), snapshots));
+    spawn_endless(&mut loops, host.clone().keep_ready(READY_MAX));
     tracing::info!(installation = config.installation, host = %config.host_id, "the agent runs");
-    until_told(&mut loops).await
+    let ended = until_told(&mut loops).await;
+    loops.shutdown().await;
+    // What time does not suffice for, the next agent removes.
+    let _ = tokio::time::timeout(DISCARD_MAX, host.discard_ready()).await;
+    ended
 }
 
 /// Looks at the machine; what is fatal ends the start with everything it lacks, not with the first failure it would cause.
@@ -211,7 +219,16 @@ async fn open_host(config: &Config) -> Result<Arc<Host>, ServeError> {
     let images = Images::open(&installation, images_config).await.map_err(part("the image layers"))?;
     let launcher = connect(&config.launcher_dir).await?;
     let uids = UidRanges::new(installation.uid_block());
-    Ok(Arc::new(Host { installation, cgroups, network, disk, images, launcher, uids }))
+    Ok(Arc::new(Host {
+        installation,
+        cgroups,
+        network,
+        disk,
+        images,
+        launcher,
+        uids,
+        ready: Ready::default(),
+    }))
 }
 
 async fn connect(launcher_dir: &Path) -> Result<Launcher, ServeError> {

@@ -18,7 +18,7 @@ use super::sandbox::Containers;
 use super::source::Source;
 use super::stage::{self, Stage};
 use crate::cgroup::Cgroups;
-use crate::container::Host;
+use crate::container::{Host, Ready};
 use crate::disk::Disk;
 use crate::image::{Images, ImagesConfig};
 use crate::installation::Installation;
@@ -58,7 +58,19 @@ async fn open_host(work: &Path) -> (Host, OwnLauncher) {
         launcher = Launcher::connect(&dir).await;
     }
     let uids = UidRanges::new(installation.uid_block());
-    (Host { installation, cgroups, network, disk, images, launcher: launcher.unwrap(), uids }, process)
+    (
+        Host {
+            installation,
+            cgroups,
+            network,
+            disk,
+            images,
+            launcher: launcher.unwrap(),
+            uids,
+            ready: Ready::default(),
+        },
+        process,
+    )
 }
 
 async fn build(

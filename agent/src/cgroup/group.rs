@@ -104,12 +104,17 @@ impl Groups {
 impl Cgroup {
     /// Its own directories, in the order they are made.
     pub(super) fn own_dirs(&self) -> impl Iterator<Item = &Path> {
-        let legacy = self.groups.legacy.iter().flatten().map(PathBuf::as_path);
-        std::iter::once(self.groups.unified.as_path()).chain(legacy)
+        std::iter::once(self.groups.unified.as_path()).chain(self.legacy_dirs())
     }
 
+    /// Those of v1's controllers.
+    pub(super) fn legacy_dirs(&self) -> impl Iterator<Item = &Path> {
+        self.groups.legacy.iter().flatten().map(PathBuf::as_path)
+    }
+
+    /// Whether any of them is there.
     pub(super) fn exists(&self) -> bool {
-        self.groups.unified.is_dir()
+        self.own_dirs().any(Path::is_dir)
     }
 
     /// Fresh descriptors that put a process in.
@@ -198,12 +203,15 @@ impl Cgroup {
         Ok(struck)
     }
 
-    /// Whether any process is in it.
+    /// Whether any process is in it: none without its unified group, into which each is cloned.
     ///
     /// # Errors
     /// An unreadable file.
     pub fn populated(&self) -> Result<bool, CgroupError> {
-        Ok(Kept::open(&self.groups.unified, "cgroup.events")?.keyed(["populated"])?[0] != 0)
+        match Kept::open(&self.groups.unified, "cgroup.events") {
+            Err(CgroupError::Io { source, .. }) if is_gone(&source) => Ok(false),
+            events => Ok(events?.keyed(["populated"])?[0] != 0),
+        }
     }
 
     /// SIGKILL to all of it, forks under way included; harmless if it is gone.

@@ -128,6 +128,45 @@ impl Cgroups {
         Ok(group)
     }
 
+    /// Makes what can be made before the container has its name, to be handed over to it: v1's groups, which the kernel can rename,
+    /// with this quota set. On pure v2 that is nothing.
+    ///
+    /// # Errors
+    /// A refused write; what was made is removed again.
+    pub fn make_ahead(&self, id: InstanceId, quota: &Quota) -> Result<(), CgroupError> {
+        if self.is_unified() {
+            return Ok(());
+        }
+        let group = self.group(id);
+        let made = group.legacy_dirs().try_for_each(make_dir).and_then(|()| group.set_quota(quota));
+        if made.is_err() {
+            // The first error is the one to tell; a group that cannot be removed stays in `list`.
+            let _ = group.remove();
+        }
+        made
+    }
+
+    /// Makes a container's groups from those made ahead under another id with another quota.
+    ///
+    /// # Errors
+    /// A refused write; some groups may have one name then, some the other.
+    pub fn hand_over(
+        &self,
+        (from, set): (InstanceId, &Quota),
+        (to, quota): (InstanceId, &Quota),
+    ) -> Result<Cgroup, CgroupError> {
+        let (ahead, group) = (self.group(from), self.group(to));
+        // First, as in `create`.
+        make_dir(&group.groups.unified)?;
+        for (old, new) in ahead.legacy_dirs().zip(group.legacy_dirs()) {
+            fs::rename(old, new).map_err(io_error("rename", old))?;
+        }
+        if self.is_unified() || set != quota {
+            group.set_quota(quota)?;
+        }
+        Ok(group)
+    }
+
     /// An existing container's groups.
     ///
     /// # Errors

@@ -28,8 +28,12 @@ impl Machine {
     }
 
     fn cgroup(&self, quota: &Quota) -> Cgroup {
-        self.cgroups.create(InstanceId(Uuid::now_v7()), quota).unwrap()
+        self.cgroups.create(id(), quota).unwrap()
     }
+}
+
+fn id() -> InstanceId {
+    InstanceId(Uuid::now_v7())
 }
 
 impl Drop for Machine {
@@ -166,4 +170,26 @@ fn the_v1_device_list_must_hold_without_bpf() {
     let outcome = (opens("/dev/null"), opens("/dev/kmsg"));
     fs::remove_dir(&parent).unwrap();
     assert_eq!(outcome, (true, false));
+}
+
+#[test]
+fn groups_made_ahead_must_be_handed_over_or_removed_like_any_other() {
+    let Some(machine) = Machine::new("ahead") else { return };
+    let (first, second, to) = (id(), id(), id());
+    let (set, quota) = (Quota::default(), Quota { pids: Bounds::new(4, 33), ..Quota::default() });
+    for id in [first, second] {
+        machine.cgroups.make_ahead(id, &set).unwrap();
+    }
+    let cgroup = machine.cgroups.hand_over((first, &set), (to, &quota)).unwrap();
+    let pids = cgroup.groups.legacy.as_ref().map_or(&cgroup.groups.unified, |[_, _, pids]| pids);
+    assert_eq!(fs::read_to_string(pids.join("pids.max")).unwrap().trim(), "33");
+    let mut child = run_in(&cgroup, "exit 0");
+    child.wait().unwrap();
+    assert!(machine.cgroups.get(first).unwrap().is_none());
+    if let Some(never_used) = machine.cgroups.get(second).unwrap() {
+        assert!(!never_used.populated().unwrap());
+        never_used.remove().unwrap();
+    }
+    cgroup.remove().unwrap();
+    assert_eq!(machine.cgroups.list().unwrap(), []);
 }

@@ -2,14 +2,18 @@
 //! is lies in its own module; what should run is decided by the callers (reconcile, build, `run`).
 //!
 //! ```text
-//! start: range ─> cgroup, disk, namespaces ─> network ─> identity files ─> plan ─> launch     a failure removes what was made
+//! ready: range ─> cgroup, disk, namespaces ─> network       made ahead under an id of their own; renamed to the container's when used
+//! start: ready parts, or the same made now ─> identity files ─> plan ─> launch                 a failure removes what was made
 //! destroy: kill ─> wait ─> cgroup, network, disk ─> range ─> the launcher's memory of it       tries everything, forgets last
 //! ```
 
 mod identity;
+mod parts;
+mod ready;
 mod remove;
 mod spec;
 mod start;
+mod steps;
 
 use std::time::Duration;
 
@@ -25,7 +29,9 @@ use crate::installation::Installation;
 use crate::launch::{LaunchError, Launcher, UidRanges};
 use crate::network::Network;
 
+pub use ready::{READY_MAX, Ready};
 pub use spec::{Adopted, Bind, Capabilities, ContainerSpec, Output, StartError, Started};
+pub use steps::StepTime;
 
 /// Everything of the machine that containers are made of. Shared as `Arc<Host>`.
 #[derive(Debug)]
@@ -44,6 +50,8 @@ pub struct Host {
     pub launcher: Launcher,
     /// Id ranges.
     pub uids: UidRanges,
+    /// Parts made ahead; none unless [`Host::keep_ready`] runs.
+    pub ready: Ready,
 }
 
 /// What could not be done with a container that exists.
@@ -134,6 +142,8 @@ impl Host {
             self.uids.adopt(child.id, child.uid_base);
         }
         self.remove_strays(&children).await;
+        // Not before: what was made ahead would have been taken for strays.
+        self.ready.want();
         let adopt = |child: Child| Adopted {
             id: child.id,
             endpoint: self.network.get(child.id),

@@ -9,6 +9,7 @@ use berth_wire::id::InstanceId;
 use berth_wire::quota::Quota;
 use berth_wire::report::Exit;
 
+use super::steps::StepTime;
 use crate::network::Endpoint;
 
 /// A container to start.
@@ -90,6 +91,8 @@ pub struct Started {
     pub endpoint: Option<Endpoint>,
     /// The host's pid of its init.
     pub pid: u32,
+    /// How long each step took.
+    pub steps: Vec<StepTime>,
 }
 
 /// A container that was found when the agent started.

@@ -1,32 +1,20 @@
 //! Starting a container: every part is made, the plan is folded, the launcher carries it out.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use berth_wire::code::Code;
 use berth_wire::id::InstanceId;
 use berth_wire::launch::{
-    Child, ChildState, Command, FdIndex, LAYERS_MAX, Launch, LaunchFailure, Namespaces, OutputFile, Plan,
-    Stream,
+    Child, ChildState, Command, FdIndex, LAYERS_MAX, Launch, LaunchFailure, OutputFile, Plan, Stream,
 };
 
+use super::parts::Parts;
+use super::steps::Steps;
 use super::{Capabilities, ContainerSpec, Host, Output, StartError, Started, identity};
 use crate::bundle::{self, BUILD_CAPABILITIES, BindTree};
-use crate::cgroup::Cgroup;
-use crate::disk::{DiskError, Scratch};
-use crate::installation::UIDS_PER_CONTAINER;
-use crate::launch::{LaunchError, NamespacePair, Parcel, processors, sealed_file, seccomp_file, tree};
-use crate::network::Endpoint;
-
-/// The parts of a container, before its process.
-struct Parts {
-    uid_base: u32,
-    cgroup: Cgroup,
-    scratch: Scratch,
-    namespaces: NamespacePair,
-    endpoint: Option<Endpoint>,
-}
+use crate::disk::DiskError;
+use crate::launch::{LaunchError, Parcel, processors, sealed_file, seccomp_file, tree};
 
 impl Host {
     /// Makes every part and starts the process. On an error nothing of it is left.
@@ -46,10 +34,12 @@ impl Host {
         spec: ContainerSpec,
         adjust: impl FnOnce(Plan) -> Plan + Send,
     ) -> Result<Started, StartError> {
-        let id = spec.id;
+        let (id, mut steps) = (spec.id, Steps::begin());
+        let _starting = self.ready.starting();
         self.make_way(id).await?;
-        let started = match self.make_parts(&spec).await {
-            Ok(parts) => self.launch(spec, parts, adjust).await,
+        steps.done("make way for it");
+        let started = match self.parts_for(&spec, &mut steps).await {
+            Ok(parts) => self.launch(spec, parts, adjust, steps).await,
             Err(error) => Err(error),
         };
         if started.is_err()
@@ -71,34 +61,12 @@ impl Host {
         }
     }
 
-    async fn make_parts(&self, spec: &ContainerSpec) -> Result<Parts, StartError> {
-        let id = spec.id;
-        // A space that an earlier run of the same instance left is no longer mountable (`volatile`), and its content is not wanted.
-        if self.disk.get(id).is_some() {
-            self.disk.remove(id).await.map_err(disk)?;
-        }
-        let uid_base = self.uids.take(id).ok_or_else(|| {
-            StartError::failed("every user id range of this host is taken; remove instances or add a host")
-        })?;
-        let cgroup = self.cgroups.create(id, &spec.quota).map_err(StartError::failed)?;
-        let wanted = Namespaces { uid_base, uid_count: UIDS_PER_CONTAINER, nested_max: 0 };
-        let (namespaces, scratch) =
-            tokio::join!(self.launcher.namespaces(wanted), self.disk.create(id, spec.quota.disk_bytes.max));
-        let (namespaces, scratch) = (namespaces.map_err(launch_error(spec))?, scratch.map_err(disk)?);
-        let endpoint = if spec.network {
-            let attached = self.network.attach(id, namespaces.network.as_fd()).await;
-            Some(attached.map_err(StartError::failed)?)
-        } else {
-            None
-        };
-        Ok(Parts { uid_base, cgroup, scratch, namespaces, endpoint })
-    }
-
     async fn launch(
         &self,
         spec: ContainerSpec,
         parts: Parts,
         adjust: impl FnOnce(Plan) -> Plan + Send,
+        mut steps: Steps,
     ) -> Result<Started, StartError> {
         let endpoint = parts.endpoint.clone();
         let command = Command::new(&spec.argv, &spec.env)
@@ -107,8 +75,10 @@ impl Host {
         let space = parts.scratch.dir.clone();
         let (launch, parcel) =
             pack(spec, parts, command, adjust).map_err(|error| prepare_error(&space, &error))?;
+        steps.done("fold and pack the plan");
         let pid = self.launcher.launch(launch, &parcel).await.map_err(named)?;
-        Ok(Started { endpoint, pid })
+        steps.done("carry it out");
+        Ok(Started { endpoint, pid, steps: steps.all() })
     }
 }
 
@@ -188,12 +158,12 @@ fn streams(output: Output, parcel: &mut Parcel) -> io::Result<([Stream; 3], Opti
 }
 
 impl StartError {
-    fn failed(reason: impl std::fmt::Display) -> Self {
+    pub(super) fn failed(reason: impl std::fmt::Display) -> Self {
         Self { code: Code::R20, message: reason.to_string() }
     }
 }
 
-fn disk(error: DiskError) -> StartError {
+pub(super) fn disk(error: DiskError) -> StartError {
     let full = matches!(error, DiskError::PoolFull(_) | DiskError::HostFull { .. });
     StartError { code: if full { Code::D13 } else { Code::R20 }, message: error.to_string() }
 }
@@ -207,7 +177,7 @@ fn prepare_error(space: &Path, error: &io::Error) -> StartError {
 }
 
 /// Puts the launcher's failure into words, blaming the command where it is to blame.
-fn launch_error(spec: &ContainerSpec) -> impl FnOnce(LaunchError) -> StartError + use<> {
+pub(super) fn launch_error(spec: &ContainerSpec) -> impl FnOnce(LaunchError) -> StartError + use<> {
     let (id, program, cwd) = (spec.id, spec.argv.first().cloned().unwrap_or_default(), spec.cwd.clone());
     move |error| match error {
         LaunchError::Refused(failure) => name_failure(id, &program, &cwd, &failure),

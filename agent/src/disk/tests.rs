@@ -135,3 +135,18 @@ async fn a_pool_the_host_has_no_room_for_must_be_refused_and_leave_nothing() {
     let error = Disk::open(&machine.installation, machine.data.path(), MIB).await.unwrap_err();
     assert!(matches!(error, DiskError::PoolTooSmall(_)), "{error}");
 }
+
+#[tokio::test]
+async fn a_space_handed_over_must_have_the_new_name_and_limit() {
+    let Some(machine) = Machine::new("ahead") else { return };
+    let disk = machine.open().await;
+    let (ahead, container) = (id(), id());
+    disk.create(ahead, 64 * MIB).await.unwrap();
+    let scratch = disk.hand_over(ahead, container, Some(8 * MIB)).unwrap();
+    assert_eq!((disk.get(ahead), disk.get(container)), (None, Some(scratch.clone())));
+    let (_, error) = fill(&scratch.upper.join("file"), 64 * MIB);
+    assert_eq!(error.unwrap().raw_os_error(), Some(libc::EDQUOT));
+    disk.remove(container).await.unwrap();
+    assert_eq!(disk.list().unwrap(), []);
+    disk.close().await.unwrap();
+}

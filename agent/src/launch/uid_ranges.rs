@@ -54,6 +54,19 @@ impl UidRanges {
         state.bases.insert(id, base);
     }
 
+    /// Gives one container's range to another, which has none.
+    pub fn hand_over(&self, from: InstanceId, to: InstanceId) {
+        let mut state = self.state();
+        if let Some(base) = state.bases.remove(&from) {
+            state.bases.insert(to, base);
+        }
+    }
+
+    /// How many are free.
+    pub fn free(&self) -> usize {
+        (self.block.ranges as usize).saturating_sub(self.state().taken.len())
+    }
+
     /// Gives a container's range back; idempotent.
     pub fn release(&self, id: InstanceId) {
         let mut state = self.state();
@@ -95,6 +108,16 @@ mod tests {
         ranges.release(id(0));
         ranges.release(id(0));
         assert_ne!(ranges.take(id(1)).unwrap(), first);
+    }
+
+    #[test]
+    fn a_range_handed_over_must_stay_taken_under_the_new_name() {
+        let ranges = ranges(2);
+        let base = ranges.take(id(0)).unwrap();
+        ranges.hand_over(id(0), id(1));
+        ranges.release(id(0));
+        assert_eq!((ranges.take(id(1)), ranges.free()), (Some(base), 1));
+        assert_ne!(ranges.take(id(2)), Some(base));
     }
 
     #[test]

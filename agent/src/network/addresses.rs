@@ -71,6 +71,26 @@ impl Addresses {
         Ok(address)
     }
 
+    /// Gives one instance's address to another, which has none.
+    pub(super) fn hand_over(
+        &mut self,
+        from: InstanceId,
+        to: InstanceId,
+    ) -> Result<Option<Ipv4Addr>, NetworkError> {
+        let Some(address) = self.get(from) else { return Ok(None) };
+        let path = self.dir.join(from.to_string());
+        fs::rename(&path, self.dir.join(to.to_string())).map_err(io_error("rename", &path))?;
+        self.by_instance.remove(&from);
+        self.by_instance.insert(to, address);
+        Ok(Some(address))
+    }
+
+    /// How many addresses nobody has.
+    pub(super) fn free(&self) -> usize {
+        // Without network, gateway and last, as in `reserve`.
+        usize::try_from(self.block.size()).unwrap_or(usize::MAX).saturating_sub(3 + self.used.len())
+    }
+
     pub(super) fn get(&self, id: InstanceId) -> Option<Ipv4Addr> {
         self.by_instance.get(&id).copied()
     }
@@ -132,6 +152,19 @@ mod tests {
         addresses.release(a).unwrap();
         assert_eq!(addresses.get(a), None);
         assert_eq!(Addresses::open(dir.path(), block()).unwrap().iter().count(), 1);
+    }
+
+    #[test]
+    fn an_address_handed_over_must_be_the_other_s_after_a_restart_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ahead, container) = (id(), id());
+        let mut addresses = Addresses::open(dir.path(), block()).unwrap();
+        let address = addresses.reserve(ahead).unwrap();
+        assert_eq!(addresses.hand_over(ahead, container).unwrap(), Some(address));
+        assert_eq!(addresses.hand_over(ahead, container).unwrap(), None);
+        // /29: 8 less network, gateway, last and this one.
+        assert_eq!((addresses.get(ahead), addresses.free()), (None, 4));
+        assert_eq!(Addresses::open(dir.path(), block()).unwrap().get(container), Some(address));
     }
 
     #[test]

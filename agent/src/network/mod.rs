@@ -216,6 +216,20 @@ impl Network {
         Ok(endpoint)
     }
 
+    /// Gives what [`Network::attach`] made for one instance to another, which has nothing.
+    ///
+    /// # Errors
+    /// The first has nothing, or its reservation could not be renamed.
+    pub fn hand_over(&self, from: InstanceId, to: InstanceId) -> Result<Endpoint, NetworkError> {
+        let address = self.addresses().hand_over(from, to)?.ok_or(NetworkError::NoInterface(from))?;
+        Ok(self.endpoint(address))
+    }
+
+    /// How many addresses are free.
+    pub fn free(&self) -> usize {
+        self.addresses().free()
+    }
+
     /// What an instance has, its veth present or not.
     pub fn get(&self, id: InstanceId) -> Option<Endpoint> {
         let address = self.addresses().get(id)?;

@@ -8,7 +8,7 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use berth_agent::cgroup::Cgroups;
-use berth_agent::container::{Capabilities, ContainerSpec, Host, Output, StartError};
+use berth_agent::container::{Capabilities, ContainerSpec, Host, Output, Ready, StartError};
 use berth_agent::disk::Disk;
 use berth_agent::image::{Images, ImagesConfig};
 use berth_agent::installation::Installation;
@@ -77,6 +77,7 @@ impl Stage {
             images: Images::open(&installation, config).await.map_err(text)?,
             launcher: connect(&dir.path().join("launcher")).await?,
             uids: UidRanges::new(installation.uid_block()),
+            ready: Ready::default(),
             disk,
             installation,
         };

@@ -1,0 +1,139 @@
+//! The parts of a container before its process: made when they are needed, or made ahead and handed over to it. What is made ahead,
+//! and how many, is `ready`'s business.
+//!
+//! Parts made ahead are those of a container like any other, under an id of their own: what a crash leaves of them is found and removed
+//! like what it leaves of a container. Handing over renames them; only the unified cgroup, which the kernel cannot rename, is made then.
+
+use std::os::fd::AsFd;
+
+use berth_wire::id::InstanceId;
+use berth_wire::launch::Namespaces;
+use berth_wire::quota::Quota;
+
+use super::steps::Steps;
+use super::{ContainerSpec, Host, StartError, start};
+use crate::cgroup::Cgroup;
+use crate::disk::Scratch;
+use crate::installation::UIDS_PER_CONTAINER;
+use crate::launch::{LaunchError, NamespacePair};
+use crate::network::Endpoint;
+
+/// The parts of a container, before its process.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub uid_base: u32,
+    pub cgroup: Cgroup,
+    pub scratch: Scratch,
+    pub namespaces: NamespacePair,
+    pub endpoint: Option<Endpoint>,
+}
+
+/// Parts made ahead.
+#[derive(Debug)]
+pub(super) struct PartsAhead {
+    /// What they are called until they are handed over.
+    pub id: InstanceId,
+    /// The quota that is set already.
+    quota: Quota,
+    uid_base: u32,
+    namespaces: NamespacePair,
+}
+
+impl Host {
+    /// Parts made ahead if there are any, else made now.
+    pub(super) async fn parts_for(
+        &self,
+        spec: &ContainerSpec,
+        steps: &mut Steps,
+    ) -> Result<Parts, StartError> {
+        let id = spec.id;
+        // A space that an earlier run of the same instance left is no longer mountable (`volatile`), and its content is not wanted.
+        if self.disk.get(id).is_some() {
+            self.disk.remove(id).await.map_err(start::disk)?;
+        }
+        // Without a network there is to be no veth at all: such parts are not made ahead.
+        if spec.network
+            && self.network.get(id).is_none()
+            && let Some(ahead) = self.ready.take()
+        {
+            let (from, handed_over) = (ahead.id, self.hand_over(ahead, id, &spec.quota));
+            steps.done("take parts made ahead");
+            match handed_over {
+                Ok(parts) => return Ok(parts),
+                Err(error) => self.discard(from, &error).await,
+            }
+        }
+        self.make_parts(spec, steps).await
+    }
+
+    async fn make_parts(&self, spec: &ContainerSpec, steps: &mut Steps) -> Result<Parts, StartError> {
+        let id = spec.id;
+        let uid_base = self.uid_base(id)?;
+        let cgroup = self.cgroups.create(id, &spec.quota).map_err(StartError::failed)?;
+        steps.done("make cgroups");
+        let (namespaces, scratch) = tokio::join!(
+            self.launcher.namespaces(namespaces(uid_base)),
+            self.disk.create(id, spec.quota.disk_bytes.max)
+        );
+        let (namespaces, scratch) =
+            (namespaces.map_err(start::launch_error(spec))?, scratch.map_err(start::disk)?);
+        steps.done("make namespaces and disk");
+        let endpoint = if spec.network {
+            let attached = self.network.attach(id, namespaces.network.as_fd()).await;
+            Some(attached.map_err(StartError::failed)?)
+        } else {
+            None
+        };
+        steps.done("make the network");
+        Ok(Parts { uid_base, cgroup, scratch, namespaces, endpoint })
+    }
+
+    fn uid_base(&self, id: InstanceId) -> Result<u32, StartError> {
+        self.uids.take(id).ok_or_else(|| {
+            StartError::failed("every user id range of this host is taken; remove instances or add a host")
+        })
+    }
+
+    /// Makes parts that no container has asked for yet. What a failure leaves is removed.
+    pub(super) async fn make_ahead(&self, id: InstanceId) -> Result<PartsAhead, StartError> {
+        let made = self.try_make_ahead(id).await;
+        if let Err(error) = &made {
+            self.discard(id, error).await;
+        }
+        made
+    }
+
+    async fn try_make_ahead(&self, id: InstanceId) -> Result<PartsAhead, StartError> {
+        // Most apps state no quota. For the others it is written when the parts are handed over.
+        let quota = Quota::default();
+        let uid_base = self.uid_base(id)?;
+        self.cgroups.make_ahead(id, &quota).map_err(StartError::failed)?;
+        self.disk.create(id, quota.disk_bytes.max).await.map_err(start::disk)?;
+        let made = self.launcher.namespaces(namespaces(uid_base)).await;
+        let namespaces = made.map_err(|error: LaunchError| StartError::failed(error))?;
+        self.network.attach(id, namespaces.network.as_fd()).await.map_err(StartError::failed)?;
+        Ok(PartsAhead { id, quota, uid_base, namespaces })
+    }
+
+    /// Gives the parts the container's name and quota. After a failure some have one name, some the other.
+    fn hand_over(&self, ahead: PartsAhead, to: InstanceId, quota: &Quota) -> Result<Parts, StartError> {
+        let PartsAhead { id: from, quota: set, uid_base, namespaces } = ahead;
+        self.uids.hand_over(from, to);
+        let cgroup = self.cgroups.hand_over((from, &set), (to, quota)).map_err(StartError::failed)?;
+        let bytes_max = Some(quota.disk_bytes.max).filter(|max| *max != set.disk_bytes.max);
+        let scratch = self.disk.hand_over(from, to, bytes_max).map_err(start::disk)?;
+        let endpoint = self.network.hand_over(from, to).map_err(StartError::failed)?;
+        Ok(Parts { uid_base, cgroup, scratch, namespaces, endpoint: Some(endpoint) })
+    }
+
+    async fn discard(&self, ahead: InstanceId, why: &StartError) {
+        tracing::warn!(parts = %ahead, error = %why, "parts made ahead could not be used");
+        if let Err(error) = self.destroy(ahead, true).await {
+            tracing::warn!(parts = %ahead, %error, "parts made ahead are left; the next start of the agent removes them");
+        }
+    }
+}
+
+fn namespaces(uid_base: u32) -> Namespaces {
+    Namespaces { uid_base, uid_count: UIDS_PER_CONTAINER, nested_max: 0 }
+}

@@ -1,0 +1,154 @@
+//! Parts made ahead: how many there are, and when more are made. Each is used once. What they are is in `parts`.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use berth_wire::id::InstanceId;
+use tokio::sync::{Notify, watch};
+
+use super::Host;
+use super::parts::PartsAhead;
+
+/// Twice what the reconciler starts at once: while one lot is used the next is there. Each costs the kernel about 0.5 MiB as long as it waits.
+pub const READY_MAX: usize = 16;
+
+/// Making parts ahead waits so long for starts that are under way, which need the launcher and the kernel's locks themselves; then it
+/// goes on beside them, so that containers that start all the time are not without for good.
+const GIVE_WAY_MAX: Duration = Duration::from_millis(100);
+
+/// Pause after a failure: the machine is out of something, and starts that need it now come first.
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
+
+/// Parts made ahead, and how busy it is.
+#[derive(Debug)]
+pub struct Ready {
+    parts: Mutex<VecDeque<PartsAhead>>,
+    /// How many there are, for those who wait for them.
+    count: watch::Sender<usize>,
+    wanted: Notify,
+    starting: AtomicUsize,
+    idle: Notify,
+}
+
+impl Default for Ready {
+    fn default() -> Self {
+        Self {
+            parts: Mutex::default(),
+            count: watch::Sender::new(0),
+            wanted: Notify::new(),
+            starting: AtomicUsize::new(0),
+            idle: Notify::new(),
+        }
+    }
+}
+
+/// A start that is under way.
+pub(super) struct Starting<'a>(&'a Ready);
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        if self.0.starting.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.notify_one();
+        }
+        self.0.want();
+    }
+}
+
+impl Ready {
+    /// The oldest, if there is one.
+    pub(super) fn take(&self) -> Option<PartsAhead> {
+        let mut parts = self.parts();
+        let taken = parts.pop_front();
+        self.count.send_replace(parts.len());
+        taken
+    }
+
+    fn put(&self, made: PartsAhead) {
+        let mut parts = self.parts();
+        parts.push_back(made);
+        self.count.send_replace(parts.len());
+    }
+
+    /// Says that there may be too few.
+    pub(super) fn want(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// While this lives, making parts ahead gives way.
+    pub(super) fn starting(&self) -> Starting<'_> {
+        self.starting.fetch_add(1, Ordering::AcqRel);
+        Starting(self)
+    }
+
+    async fn give_way(&self) {
+        let idle = async {
+            while self.starting.load(Ordering::Acquire) > 0 {
+                self.idle.notified().await;
+            }
+        };
+        // Over time is as good: see GIVE_WAY_MAX.
+        let _ = tokio::time::timeout(GIVE_WAY_MAX, idle).await;
+    }
+
+    /// Waits until there are so many.
+    pub async fn wait_for(&self, count: usize) {
+        // The sender lives as long as self.
+        let _ = self.count.subscribe().wait_for(|there| *there >= count).await;
+    }
+
+    fn parts(&self) -> MutexGuard<'_, VecDeque<PartsAhead>> {
+        // Nothing in here can panic half-way.
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Host {
+    /// Keeps so many parts ready, for ever; begins once [`Host::adopt`] is done. What is there when it is dropped waits for
+    /// [`Host::discard_ready`], or for the next agent.
+    pub async fn keep_ready(self: Arc<Self>, count_max: usize) -> std::convert::Infallible {
+        loop {
+            self.ready.wanted.notified().await;
+            while self.ready.parts().len() < count_max && self.has_room_for(count_max) {
+                self.ready.give_way().await;
+                match self.make_ahead(InstanceId(uuid::Uuid::now_v7())).await {
+                    Ok(made) => self.ready.put(made),
+                    Err(_) => tokio::time::sleep(AFTER_FAILURE).await,
+                }
+            }
+        }
+    }
+
+    /// The last ranges and addresses of a host are for starts that need them now.
+    fn has_room_for(&self, count: usize) -> bool {
+        self.uids.free() > count && self.network.free() > count
+    }
+
+    /// Removes what was made ahead. Stop [`Host::keep_ready`] first.
+    pub async fn discard_ready(&self) {
+        while let Some(ahead) = self.ready.take() {
+            let id = ahead.id;
+            drop(ahead);
+            if let Err(error) = self.destroy(id, true).await {
+                tracing::warn!(parts = %id, %error, "parts made ahead are left; the next start of the agent removes them");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn making_ahead_must_give_way_to_starts_but_not_for_ever() {
+        let ready = Ready::default();
+        let starting = ready.starting();
+        let mut waiting = Box::pin(ready.give_way());
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        waiting.await;
+        drop(starting);
+        assert!(futures_util::poll!(Box::pin(ready.give_way())).is_ready());
+    }
+}

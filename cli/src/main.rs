@@ -16,7 +16,6 @@ mod screen;
 mod session;
 mod settle;
 mod source;
-mod terminal;
 
 use std::process::ExitCode;
 

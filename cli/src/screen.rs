@@ -1,16 +1,17 @@
 //! What is written and where: results to standard output, progress and failures to standard error; colour and
 //! progress only on a terminal (and no colour with `NO_COLOR`); JSON instead of all that with `--json`.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
+use berth_wire::terminal::{Colours, harmless};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use console::style;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::failure::{Exit, Failure};
-use crate::terminal::harmless;
 
 /// How often a spinner turns.
 const TICK: Duration = Duration::from_millis(100);
@@ -46,16 +47,25 @@ impl Screen {
         self.json
     }
 
-    /// A line for people; nothing with `--json`. On a terminal it can do no more than set colours: it may be an app's.
+    /// A line for people; nothing with `--json`. On a terminal it can do no more than set colours; elsewhere it is as it
+    /// is, so that a value in it can be used.
     pub fn line(&self, text: impl AsRef<str>) {
         if self.json {
             return;
         }
         let text = text.as_ref();
         if io::stdout().is_terminal() {
-            write(&harmless(text), "\n");
+            write(&harmless(text, Colours::Keep), "\n");
         } else {
             write(text, "\n");
+        }
+    }
+
+    /// A line that an app or a build wrote: it can set colours on a terminal, and nothing anywhere.
+    pub fn output_line(&self, text: &str) {
+        if !self.json {
+            let colours = if io::stdout().is_terminal() { Colours::Keep } else { Colours::Drop };
+            write(&harmless(text, colours), "\n");
         }
     }
 
@@ -67,7 +77,7 @@ impl Screen {
     /// Something worth knowing that is not the result.
     pub fn note(&self, text: impl AsRef<str>) {
         if !self.json {
-            eprintln!("{} {}", style("note:").for_stderr().yellow(), text.as_ref());
+            eprintln!("{} {}", style("note:").for_stderr().yellow(), on_stderr(text.as_ref()));
         }
     }
 
@@ -82,7 +92,7 @@ impl Screen {
     ) -> Result<(), Failure> {
         if self.json {
             let text = serde_json::to_string_pretty(value).map_err(|e| Failure::local("writing JSON", e))?;
-            write(&text, "\n");
+            write(&json_harmless(&text), "\n");
         } else {
             for_people(self);
         }
@@ -140,18 +150,19 @@ impl Screen {
                 "log_tail": failure.log_tail,
                 "exit_status": failure.exit as u8,
             });
-            eprintln!("{object}");
+            eprintln!("{}", json_harmless(&object.to_string()));
             return;
         }
+        let message = on_stderr(&failure.message);
         let red = |text: &str| style(text.to_owned()).for_stderr().red().bold();
         match failure.code {
-            Some(code) => eprintln!("{} {code} {}\n  {}", red("error:"), code.title(), failure.message),
-            None => eprintln!("{} {}", red("error:"), failure.message),
+            Some(code) => eprintln!("{} {code} {}\n  {}", red("error:"), code.title(), message),
+            None => eprintln!("{} {}", red("error:"), message),
         }
         if !failure.log_tail.is_empty() {
             eprintln!("The last lines it wrote:");
             for line in &failure.log_tail {
-                eprintln!("  {}", harmless(line));
+                eprintln!("  {}", on_stderr(line));
             }
         }
         match failure.code {
@@ -160,6 +171,28 @@ impl Screen {
             None => {}
         }
     }
+}
+
+/// Text on standard error, where what it says may be a stranger's.
+fn on_stderr(text: &str) -> Cow<'_, str> {
+    harmless(text, if io::stderr().is_terminal() { Colours::Keep } else { Colours::Drop })
+}
+
+/// JSON in which the controls that it allows in strings (RFC 8259 7), and some terminals obey, are escaped as well.
+pub fn json_harmless(text: &str) -> Cow<'_, str> {
+    let bare = |c: char| matches!(c, '\u{7f}'..='\u{9f}');
+    if !text.contains(bare) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = text.chars().fold(String::with_capacity(text.len()), |mut escaped, c| {
+        if bare(c) {
+            escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            escaped.push(c);
+        }
+        escaped
+    });
+    Cow::Owned(escaped)
 }
 
 /// A reader that went away (`berth logs | head`) is no failure: there is nobody left to tell.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use berth_wire::api::{Change, Instance, Release, ReleaseStatus};
 use berth_wire::name::AppName;
+use berth_wire::terminal::{Colours, harmless};
 use indicatif::ProgressBar;
 
 use crate::client::Client;
@@ -105,7 +106,7 @@ async fn show(spinner: &ProgressBar, client: &Client, app: &AppName, release: &R
         return;
     }
     let instances: Vec<Instance> = client.get(&format!("/v1/apps/{app}/instances")).await.unwrap_or_default();
-    spinner.set_message(progress(release, &instances));
+    spinner.set_message(harmless(&progress(release, &instances), Colours::Drop).into_owned());
 }
 
 fn progress(release: &Release, instances: &[Instance]) -> String {

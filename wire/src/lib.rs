@@ -6,6 +6,7 @@
 //! | [`launch`] | agent and launcher |
 //! | [`edge`] | agent and edge |
 //! | [`api`] | control plane and everybody else (CLI, dashboard, scripts) |
+//! | [`terminal`] | whoever wrote output and whoever is shown it |
 //! | [`id`], [`name`], [`digest`], [`quota`], [`image`], [`log`], [`code`] | words the others share |
 //!
 //! A type is validated once, where it is parsed; past that point its invariant holds. What only one
@@ -24,3 +25,4 @@ pub mod quota;
 pub mod report;
 pub mod session;
 pub mod spec;
+pub mod terminal;

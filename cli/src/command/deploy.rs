@@ -8,6 +8,7 @@ use berth_wire::api::{Build, BuildStatus};
 use berth_wire::code::Code;
 use berth_wire::id::BuildId;
 use berth_wire::name::AppName;
+use berth_wire::terminal::OutputLines;
 use futures_util::StreamExt as _;
 use reqwest::{Body, Method};
 use tokio::sync::{mpsc, oneshot};
@@ -144,7 +145,7 @@ async fn started(screen: &Screen, client: &Client, app: &AppName, id: BuildId) -
     Ok(())
 }
 
-/// Prints a build's log until it ends. Bytes pass as they are: a tool's `\r` progress looks as it was meant to.
+/// Prints a build's log until it ends, line by line: of a tool's progress only the last state is shown.
 pub async fn follow_log(
     screen: &Screen,
     client: &Client,
@@ -153,12 +154,12 @@ pub async fn follow_log(
 ) -> Result<(), Failure> {
     let path = format!("/v1/apps/{app}/builds/{build}/log?follow=true");
     let mut pieces = client.send(client.request(Method::GET, &path)?).await?.bytes_stream();
+    let mut lines = OutputLines::default();
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|error| client.unreachable(&error))?;
-        if !screen.is_json() {
-            screen.raw(String::from_utf8_lossy(&piece));
-        }
+        lines.feed(&piece).iter().for_each(|line| screen.output_line(line));
     }
+    lines.rest().iter().for_each(|line| screen.output_line(line));
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use reqwest::{Method, RequestBuilder};
 
 use crate::client::Client;
 use crate::failure::{Exit, Failure};
-use crate::screen::Screen;
+use crate::screen::{Screen, json_harmless};
 use crate::session::Session;
 
 /// A JSON line is a [`LogLine`]: its text, at worst six bytes a character (`\u0000`), and a little around it.
@@ -109,15 +109,15 @@ impl Tail<'_> {
         }
         self.last = self.last.max(Some(line.at));
         if self.screen.is_json() {
-            self.screen.raw(format!("{text}\n"));
+            self.screen.raw(format!("{}\n", json_harmless(text)));
         } else {
-            self.screen.line(coloured(&line));
+            self.screen.output_line(&coloured(&line));
         }
         Ok(())
     }
 }
 
-/// Stamp and process in the source's colour; the text itself is left as it was written (but see `terminal`).
+/// Stamp and process in the source's colour; the text itself is left as it was written (but see [`berth_wire::terminal`]).
 fn coloured(line: &LogLine) -> String {
     let text = line.to_string();
     let (head, rest) = text.split_at(text.len() - line.text.len());

@@ -29,6 +29,8 @@ pub struct Script {
     pub blobs: BTreeMap<String, Vec<u8>>,
     /// What each connection that follows the log gets.
     pub followed: Vec<Vec<u32>>,
+    /// What the build prints, in the pieces in which it comes; a line of its own if there are none.
+    pub build_log: Vec<Vec<u8>>,
     /// How the build ends.
     pub build: Option<Value>,
 }
@@ -104,7 +106,7 @@ fn routes(address: SocketAddr) -> Router<Shared> {
         .route("/v1/apps/shop/releases/2", get(next_release))
         .route("/v1/apps/shop/builds", post(keep_build))
         .route("/v1/apps/shop/builds/{id}", get(build))
-        .route("/v1/apps/shop/builds/{id}/log", get(|| async { "-----> Python app detected\n" }))
+        .route("/v1/apps/shop/builds/{id}/log", get(build_log))
         .route("/v1/apps/shop/logs", get(logs))
         .route("/v1/stacks/{name}", put(keep_stack))
         .route("/v2/stacks/{name}/blobs/{digest}", head(has_blob))
@@ -156,6 +158,14 @@ async fn keep_build(State(script): State<Shared>, request: Request) -> Json<Valu
 
 async fn build(State(script): State<Shared>) -> Json<Value> {
     Json(script.lock().unwrap().build.clone().unwrap_or_else(|| a_build("succeeded")))
+}
+
+async fn build_log(State(script): State<Shared>) -> Body {
+    let pieces = script.lock().unwrap().build_log.clone();
+    if pieces.is_empty() {
+        return Body::from("-----> Python app detected\n");
+    }
+    Body::from_stream(futures_util::stream::iter(pieces.into_iter().map(std::io::Result::Ok)))
 }
 
 /// The whole log for whoever does not follow; for a follower the scripted connections, each with the second of every line,

@@ -196,6 +196,23 @@ fn deploy_must_send_the_folder_show_the_build_and_await_the_release() {
 }
 
 #[test]
+fn what_a_build_prints_must_do_nothing_to_the_terminal() {
+    let fake = Fake::start();
+    let person = Person::signed_in(&fake);
+    std::fs::write(person.folder.path().join("app.py"), "print(1)\n").unwrap();
+    let hostile =
+        "ü\u{1b}]52;c;ZXZpbA==\u{7}\u{1b}[2J\u{9b}31m\n1%\r100%\n\u{1b}[1mbold\u{1b}[0m \u{1b}[3".as_bytes();
+    let mut shown = None;
+    for cut in [1, 2, 3, 7, hostile.len()] {
+        fake.script.lock().unwrap().build_log = hostile.chunks(cut).map(<[u8]>::to_vec).collect();
+        let said = person.ok(&["deploy", "."]);
+        assert!(!said.chars().any(|c| c.is_control() && c != '\n'), "cut every {cut}: {said:?}");
+        assert_eq!(shown.get_or_insert_with(|| said.clone()), &said, "cut every {cut}");
+    }
+    assert!(shown.unwrap().starts_with("ü^[]52;c;ZXZpbA==^G^[[2J\\u{9b}31m\n100%\nbold ^[[3\n"));
+}
+
+#[test]
 fn a_stack_must_be_sent_once() {
     let fake = Fake::start();
     let person = Person::signed_in(&fake);

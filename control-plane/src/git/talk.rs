@@ -5,6 +5,7 @@ use std::io;
 
 use berth_wire::code::Code;
 use berth_wire::report::Trouble;
+use berth_wire::terminal::{Colours, harmless};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -64,9 +65,11 @@ impl Talk {
         Ok(self.output.write_all(&line).await?)
     }
 
-    /// Prints a line at the pusher's.
+    /// Prints a line at the pusher's. It may hold a build's or an app's words, and git hands them to whatever it writes
+    /// to: so no control leaves here, not even a colour.
     pub async fn say(&mut self, line: impl Into<String>) -> Result<(), TalkError> {
-        self.order(&Order::Say(line.into())).await
+        let line = line.into();
+        self.order(&Order::Say(harmless(&line, Colours::Drop).into_owned())).await
     }
 
     /// Begins a step.
@@ -95,6 +98,13 @@ impl Talk {
             }
         }
         self.say(format!(" !     What it means and what to do: berth explain {}", trouble.code)).await
+    }
+
+    /// What failed and its code, when the rest was said before.
+    pub async fn failed(&mut self, what: &str, code: Code) -> Result<(), TalkError> {
+        self.say(" !").await?;
+        self.say(format!(" !     {what} [{code}]")).await?;
+        self.say(format!(" !     What it means and what to do: berth explain {code}")).await
     }
 
     /// Refuses the push with a code and a sentence.

@@ -116,7 +116,10 @@ impl Builder {
             if trouble.log_tail.is_empty() {
                 trouble.log_tail = log.tail();
             }
-            log.warning(&format!("{} {}", trouble.code, trouble.message));
+            // A pack has mostly said it itself.
+            if !verdict::is_stated(trouble, &log.tail()) {
+                log.warning(&format!("{} {}", trouble.code, trouble.message));
+            }
         }
         drop(closing);
         // Whoever reads the log should have all of it when the outcome comes; it ends by itself within a bounded time.

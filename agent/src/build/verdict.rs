@@ -57,6 +57,11 @@ fn stated(tail: &[String]) -> Option<(Code, String)> {
     })
 }
 
+/// Whether the last lines of the log say what the trouble says.
+pub fn is_stated(trouble: &Trouble, tail: &[String]) -> bool {
+    stated(tail).is_some_and(|(code, message)| code == trouble.code && message == trouble.message)
+}
+
 fn how(exit: Exit) -> String {
     match exit {
         Exit::Code(code) => format!("ended with status {code}"),
@@ -98,6 +103,8 @@ mod tests {
             (Code::B13, "Node \"99\" cannot be had; there are 22.x")
         );
         assert_eq!(trouble.log_tail.len(), 2);
+        assert!(is_stated(&trouble, &trouble.log_tail), "it would be said twice");
+        assert!(!is_stated(&trouble, &["more".into()]));
     }
 
     #[test]

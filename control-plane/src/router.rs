@@ -5,13 +5,13 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use berth_wire::code::Code;
-use http::Uri;
+use http::{Method, Uri};
 use tower_http::trace::TraceLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::access;
-use crate::api::{self, document, problem::ApiError};
+use crate::api::{self, document, problem::ApiError, query};
 use crate::app::App;
 use crate::{agents, git, metrics, registry};
 
@@ -22,13 +22,16 @@ const BODY_BYTES_MAX: usize = 512 * 1024;
 pub fn router(app: App) -> Router {
     let (api, described) = documented().split_for_parts();
     let described = document::finish(described);
+    let parameters = query::Parameters::of(&described);
     api.merge(registry::routes())
         .merge(agents::routes())
         .merge(git::routes())
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics::show))
         .route("/v1/openapi.json", get(move || async move { Json(described) }))
+        .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(axum::middleware::from_fn_with_state(parameters, query::check))
         .layer(axum::middleware::from_fn_with_state(app.clone(), access::authorise))
         .layer(axum::middleware::from_fn_with_state(app.clone(), metrics::count))
         .fallback(nothing_here)
@@ -50,6 +53,12 @@ fn documented() -> OpenApiRouter<App> {
 async fn healthz(State(app): State<App>) -> Result<&'static str, ApiError> {
     drop(app.store.read().await?);
     Ok("ok\n")
+}
+
+/// The header Allow is axum's to add.
+async fn no_such_method(method: Method, uri: Uri) -> impl IntoResponse {
+    let detail = format!("{method} is not possible at {}; the header Allow says what is", uri.path());
+    ApiError::new(Code::A22, detail)
 }
 
 async fn nothing_here(uri: Uri) -> impl IntoResponse {

@@ -23,6 +23,9 @@
 //! | GET /v1/openapi.json | | the document generated from the handlers; no token needed |
 //! | GET /healthz, /metrics | | no token for the first |
 //!
+//! A field of a body that is not known is refused (a typing error must not be taken for "as it was"); whoever reads an
+//! answer ignores those it does not know, so that answers can grow. A query parameter that is not known is refused, too.
+//!
 //! `{app}` is the app's name. A change is accepted at once (202, a release number); whether it came up is the release's `status`,
 //! to be polled, or awaited with `GET /v1/apps/{app}/releases/{version}?wait=30` (answers when the status is final, or after `wait` seconds).
 

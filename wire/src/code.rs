@@ -90,6 +90,8 @@ codes! {
     A18 "Too large",
     A19 "No host is connected",
     A20 "No stack image has been imported",
+    A21 "A query parameter that cannot be",
+    A22 "Not a method of this address",
     A99 "Internal error",
     // D: what the machine lacks; `berth doctor`.
     D10 "Not root",

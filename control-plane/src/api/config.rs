@@ -3,15 +3,13 @@
 use axum::extract::State;
 use berth_wire::api::{Change, ConfigChange, Problem};
 use berth_wire::name::AppName;
-use http::StatusCode;
 
-use super::extract::{Json, Path, find_app};
+use super::change::{Accepted, Standing, unchanged};
+use super::extract::{Json, Path};
 use super::problem::ApiError;
-use super::releases::{make, no_image};
 use crate::access::ApiCaller;
 use crate::app::App;
 use crate::domain::release::{ConfigVars, Why, change_config};
-use crate::store::{StoreError, apps, releases};
 
 /// The config vars of the release the app stands on.
 #[utoipa::path(get, path = "/v1/apps/{app}/config", tag = "config", params(("app" = String, Path)),
@@ -21,13 +19,8 @@ pub async fn show(
     ApiCaller(caller): ApiCaller,
     Path(name): Path<AppName>,
 ) -> Result<axum::Json<ConfigVars>, ApiError> {
-    let mut conn = app.store.read().await?;
-    let row = find_app(&mut conn, &caller, &name).await?;
-    let config = match releases::head_find(&app.store, &mut conn, row.id).await? {
-        Some(head) => head.content.config,
-        None => apps::beginnings_find(&app.store, &mut conn, row.id).await?.config,
-    };
-    Ok(axum::Json(config))
+    let standing = Standing::find(&app, &mut *app.store.read().await?, &caller, &name).await?;
+    Ok(axum::Json(standing.config().clone()))
 }
 
 /// Sets and unsets config vars, in one release.
@@ -40,27 +33,13 @@ pub async fn change(
     ApiCaller(caller): ApiCaller,
     Path(name): Path<AppName>,
     Json(change): Json<ConfigChange>,
-) -> Result<(StatusCode, axum::Json<Change>), ApiError> {
+) -> Result<Accepted, ApiError> {
     let mut tx = app.store.begin().await?;
-    let row = find_app(&mut tx, &caller, &name).await?;
-    let head = releases::head_find(&app.store, &mut tx, row.id).await?;
-    let mut beginnings = apps::beginnings_find(&app.store, &mut tx, row.id).await?;
-    let old = head.as_ref().map_or(&beginnings.config, |head| &head.content.config);
-    let Some((config, description)) = change_config(old, &change.set, &change.unset)? else {
-        let message = "the config vars have these values already; nothing was changed".to_owned();
-        return Ok((StatusCode::OK, axum::Json(Change { release: None, message })));
-    };
-    let (status, change) = if head.is_some() {
-        let why = Why::Config { config, description };
-        let change = make(&app, &mut tx, &row, why, &caller).await?.ok_or_else(|| no_image(&row))?;
-        (StatusCode::ACCEPTED, change)
-    } else {
-        beginnings.config = config;
-        apps::beginnings_put(&app.store, &mut tx, row.id, &beginnings).await?;
-        let message = format!("{description}; the first release will have it");
-        (StatusCode::OK, Change { release: None, message })
-    };
-    tx.commit().await.map_err(StoreError::from)?;
-    app.wakes.plan();
-    Ok((status, axum::Json(change)))
+    let standing = Standing::find(&app, &mut tx, &caller, &name).await?;
+    match change_config(standing.config(), &change.set, &change.unset)? {
+        Some((config, description)) => {
+            standing.change(&app, tx, Why::Config { config, description }, &caller).await
+        }
+        None => Ok(unchanged("the config vars have these values")),
+    }
 }

@@ -7,6 +7,8 @@ use utoipa::openapi::{
     Components, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, ResponseBuilder,
 };
 
+use super::query;
+
 /// Name of the security scheme.
 const TOKEN: &str = "token";
 
@@ -51,6 +53,7 @@ fn finish_operation(operation: &mut Operation) {
     let tag = operation.tags.iter().flatten().next().cloned().unwrap_or_default();
     let verb = operation.operation_id.take().unwrap_or_default();
     operation.operation_id = Some(format!("{tag}_{verb}"));
+    let has_query = !query::names(operation).is_empty();
     let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
     for response in operation.responses.responses.values_mut() {
         if let RefOr::T(response) = response
@@ -61,11 +64,19 @@ fn finish_operation(operation: &mut Operation) {
             response.content.insert(kind.to_owned(), content);
         }
     }
-    let any = ResponseBuilder::new()
-        .description("What went wrong, with a stable code")
-        .content("application/problem+json", problem)
-        .build();
-    operation.responses.responses.insert("default".to_owned(), RefOr::T(any));
+    let response = |description: &str| {
+        let content = problem.clone();
+        let response = ResponseBuilder::new().description(description);
+        RefOr::T(response.content("application/problem+json", content).build())
+    };
+    let responses = &mut operation.responses.responses;
+    if has_query {
+        responses.insert(
+            "400".to_owned(),
+            response("A query parameter that there is not, or its value cannot be"),
+        );
+    }
+    responses.insert("default".to_owned(), response("What went wrong, with a stable code"));
 }
 
 #[cfg(test)]

@@ -39,6 +39,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 /// What axum puts before serde's own sentence.
 const AXUM_SAYS: &str = "into the target type: ";
 
+/// What axum puts before the reason why a query cannot be used.
+const AXUM_SAYS_OF_A_QUERY: &str = "Failed to deserialize query string: ";
+
 /// The parts of a path.
 #[derive(Debug, Clone)]
 pub struct Path<T>(pub T);
@@ -65,7 +68,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         match axum::extract::Query::from_request_parts(parts, state).await {
             Ok(axum::extract::Query(query)) => Ok(Self(query)),
-            Err(e) => Err(ApiError::new(Code::A13, format!("the query cannot be used: {}", e.body_text()))),
+            Err(e) => {
+                // axum's sentence ends in "NAME: why".
+                let text = e.body_text();
+                let reason = text.strip_prefix(AXUM_SAYS_OF_A_QUERY).unwrap_or(&text);
+                Err(ApiError::new(Code::A21, format!("the parameter cannot be used: {reason}")))
+            }
         }
     }
 }

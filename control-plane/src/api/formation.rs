@@ -5,18 +5,18 @@ use axum::extract::State;
 use berth_wire::api::{Change, Formation as WireFormation, FormationChange, Problem};
 use berth_wire::code::Code;
 use berth_wire::name::AppName;
-use http::StatusCode;
 use sqlx::SqliteConnection;
 
-use super::extract::{Json, Path, find_app};
+use super::change::{Accepted, Standing, unchanged};
+use super::extract::{Json, Path};
 use super::problem::ApiError;
-use super::releases::{formation_of, make, no_image};
+use super::releases::formation_of;
 use crate::access::ApiCaller;
 use crate::app::App;
 use crate::domain::formation::{Formation, change as changed, describe};
 use crate::domain::release::Why;
 use crate::plan::place::fits_empty;
-use crate::store::{StoreError, apps, hosts, releases};
+use crate::store::hosts;
 
 /// The formation of the release the app stands on.
 #[utoipa::path(get, path = "/v1/apps/{app}/formation", tag = "formation", params(("app" = String, Path)),
@@ -26,14 +26,12 @@ pub async fn show(
     ApiCaller(caller): ApiCaller,
     Path(name): Path<AppName>,
 ) -> Result<axum::Json<Vec<WireFormation>>, ApiError> {
-    let mut conn = app.store.read().await?;
-    let row = find_app(&mut conn, &caller, &name).await?;
-    if let Some(head) = releases::head_find(&app.store, &mut conn, row.id).await? {
-        return Ok(axum::Json(formation_of(&head.content)));
+    let standing = Standing::find(&app, &mut *app.store.read().await?, &caller, &name).await?;
+    if let Some(head) = standing.head() {
+        return Ok(axum::Json(formation_of(head)));
     }
-    let beginnings = apps::beginnings_find(&app.store, &mut conn, row.id).await?;
-    let shown = beginnings.formation.into_iter().map(|(process, scale)| WireFormation {
-        process,
+    let shown = standing.formation().iter().map(|(process, scale)| WireFormation {
+        process: process.clone(),
         command: None,
         count: scale.count,
         quota: scale.quota,
@@ -51,32 +49,17 @@ pub async fn change(
     ApiCaller(caller): ApiCaller,
     Path(name): Path<AppName>,
     Json(changes): Json<Vec<FormationChange>>,
-) -> Result<(StatusCode, axum::Json<Change>), ApiError> {
+) -> Result<Accepted, ApiError> {
     let mut tx = app.store.begin().await?;
-    let row = find_app(&mut tx, &caller, &name).await?;
-    let head = releases::head_find(&app.store, &mut tx, row.id).await?;
-    let mut beginnings = apps::beginnings_find(&app.store, &mut tx, row.id).await?;
-    let old = head.as_ref().map_or(&beginnings.formation, |head| &head.content.formation);
-    let formation = changed(old, &changes, head.as_ref().map(|head| &head.content.manifest))?;
+    let standing = Standing::find(&app, &mut tx, &caller, &name).await?;
+    let old = standing.formation();
+    let formation = changed(old, &changes, standing.head().map(|head| &head.manifest))?;
     check_hosts(&mut tx, &changes, &formation).await?;
-    let description = describe(old, &formation);
     if formation == *old {
-        let message = "the formation is like that already; nothing was changed".to_owned();
-        return Ok((StatusCode::OK, axum::Json(Change { release: None, message })));
+        return Ok(unchanged("the formation is like that"));
     }
-    let (status, change) = if head.is_some() {
-        let why = Why::Scale { formation, description };
-        let change = make(&app, &mut tx, &row, why, &caller).await?.ok_or_else(|| no_image(&row))?;
-        (StatusCode::ACCEPTED, change)
-    } else {
-        beginnings.formation = formation;
-        apps::beginnings_put(&app.store, &mut tx, row.id, &beginnings).await?;
-        let message = format!("{description}; the first release will have it");
-        (StatusCode::OK, Change { release: None, message })
-    };
-    tx.commit().await.map_err(StoreError::from)?;
-    app.wakes.plan();
-    Ok((status, axum::Json(change)))
+    let description = describe(old, &formation);
+    standing.change(&app, tx, Why::Scale { formation, description }, &caller).await
 }
 
 /// A quota that no host could ever grant is refused here, not waited for. Only hosts that have said what they are count.

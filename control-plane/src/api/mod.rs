@@ -3,6 +3,7 @@
 pub mod account;
 pub mod apps;
 pub mod builds;
+pub mod change;
 pub mod config;
 pub mod document;
 pub mod events;
@@ -12,6 +13,7 @@ pub mod hosts;
 pub mod instances;
 pub mod logs;
 pub mod problem;
+pub mod query;
 pub mod releases;
 pub mod stacks;
 pub mod tokens;

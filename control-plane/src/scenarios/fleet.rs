@@ -98,11 +98,23 @@ impl Fleet {
         self.clock.fetch_add(seconds * 1_000_000, Ordering::Relaxed);
     }
 
+    pub fn api_token(&self) -> &str {
+        &self.api_token
+    }
+
+    pub fn host_token(&self) -> &str {
+        &self.host_token
+    }
+
     pub async fn send(&self, token: &str, method: &str, path: &str, body: &str) -> (StatusCode, Vec<u8>) {
+        self.send_as(&format!("Bearer {token}"), method, path, body).await
+    }
+
+    pub async fn send_as(&self, who: &str, method: &str, path: &str, body: &str) -> (StatusCode, Vec<u8>) {
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header("authorization", format!("Bearer {token}"))
+            .header("authorization", who)
             .header("content-type", "application/json")
             .body(Body::from(body.to_owned()))
             .unwrap();

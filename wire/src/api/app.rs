@@ -13,6 +13,7 @@ use crate::name::Domain;
 /// An app to be made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
 pub struct NewApp {
     /// Its name.
     pub name: AppName,
@@ -44,7 +45,7 @@ pub struct App {
 /// Config vars to be set and unset, in one release.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct ConfigChange {
     /// To be set. A value is at most 32 KiB, all of an app's together at most 256 KiB.
     #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, String>))]

@@ -33,6 +33,7 @@ pub struct Host {
 /// The image of a stack, already pushed to the registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
 pub struct StackImage {
     /// Which image.
     pub image: ImageRef,

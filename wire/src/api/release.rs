@@ -14,6 +14,7 @@ use crate::report::Trouble;
 /// A change to one process type's formation. What is absent stays.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
 pub struct FormationChange {
     /// Which process type.
     pub process: ProcessType,
@@ -28,7 +29,7 @@ pub struct FormationChange {
 /// Resources whose quota changes; see [`Quota`] for the units.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct QuotaChange {
     /// CPU.
     pub cpu_millis: Option<BoundsChange>,
@@ -45,7 +46,7 @@ pub struct QuotaChange {
 /// A change to one resource's floor, max or both. A floor that was not given is lowered to a smaller max.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct BoundsChange {
     /// The new floor.
     pub floor: Option<u64>,
@@ -107,7 +108,7 @@ pub struct Change {
 /// Back to an earlier release.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Rollback {
     /// To which; the last one that served before the current if absent.
     pub version: Option<u64>,

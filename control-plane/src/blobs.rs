@@ -77,8 +77,8 @@ impl Blobs {
         if uploads.exists() {
             fs::remove_dir_all(&uploads).map_err(failed("empty", &uploads))?;
         }
-        for part in [dir.join("sha256"), uploads] {
-            fs::create_dir_all(&part).map_err(failed("make", &part))?;
+        for part in [dir.to_owned(), dir.join("sha256"), uploads] {
+            crate::private::dir(&part).map_err(failed("make", &part))?;
         }
         Ok(Self { dir: dir.into() })
     }

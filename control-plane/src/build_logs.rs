@@ -41,7 +41,7 @@ impl BuildLogs {
     /// # Errors
     /// It cannot be made.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(dir)?;
+        crate::private::dir(dir)?;
         Ok(Self { dir: dir.into(), writing: Arc::default() })
     }
 

@@ -27,6 +27,7 @@ pub mod intake;
 pub mod log_sources;
 pub mod metrics;
 pub mod plan;
+pub mod private;
 pub mod registry;
 pub mod router;
 pub mod serve;

@@ -10,6 +10,7 @@ use berth_control_plane::config::{AppsUrl, Config};
 use berth_control_plane::store::Store;
 use berth_control_plane::{admin, git, serve};
 use clap::{Parser, Subcommand};
+use nix::sys::stat::{Mode, umask};
 use tracing_subscriber::EnvFilter;
 
 /// The control plane of Berth.
@@ -76,6 +77,8 @@ fn main() -> ExitCode {
     if let Some(stage) = std::env::args().next().and_then(|program| git::hook::stage(&program)) {
         return git::hook::run(stage);
     }
+    // What git and SQLite make in the data directory is nobody else's either.
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
     serve_or_administer()
 }
 

@@ -51,6 +51,16 @@ pub struct Content {
     pub restart_nonce: u64,
 }
 
+impl Content {
+    /// The process types that have instances, and how many.
+    pub fn running(&self) -> Vec<(&ProcessType, u32)> {
+        let counts = self.formation.iter().map(|(process, scale)| (process, scale.count));
+        counts
+            .filter(|(process, count)| *count > 0 && self.manifest.processes.contains_key(*process))
+            .collect()
+    }
+}
+
 /// A release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Release {

@@ -1,12 +1,14 @@
 //! The first half of a push, inside pre-receive: check it, find or queue its build, show the build's output, and let
 //! the ref move only if it succeeds.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use berth_wire::api::{BuildStatus, ReleaseStatus};
 use berth_wire::code::Code;
-use berth_wire::report::Trouble;
-use tokio::time::timeout;
+use berth_wire::report::{LOG_TAIL_LINES_MAX, Trouble};
+use berth_wire::terminal::OutputLines;
+use tokio::time::{Instant, timeout_at};
 
 use super::protocol::{TreeLimits, Update};
 use super::pushes::{Push, Verdict};
@@ -21,8 +23,6 @@ use crate::store::releases;
 const LIMITS: TreeLimits = TreeLimits { files_max: SOURCE_FILES_MAX, bytes_max: SOURCE_BYTES_MAX };
 /// Looked at again after so long even if nobody woke us.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
-/// Longest piece of build output kept while its line has not ended.
-const LINE_BYTES_MAX: usize = 16 << 10;
 
 /// Answers pre-receive.
 pub async fn pre_receive(
@@ -61,15 +61,22 @@ pub async fn pre_receive(
         }
         Err(error) => return Err(error),
     };
-    let ended = follow(app, &build, talk).await?;
+    let Some(Followed { build: ended, shown }) = follow(app, &build, talk).await? else {
+        return talk.exit(1).await;
+    };
     if ended.status == BuildStatus::Succeeded {
         push.pass(Verdict::Release { build: ended.id, branch: accepted.branch });
         return talk.exit(0).await;
     }
     let unknown = || Trouble { code: Code::B18, message: "it was lost".to_owned(), log_tail: Vec::new() };
-    // Its output was just shown: the tail would repeat it.
+    // Its output was just shown: the tail would repeat it, and mostly the reason as well.
     let trouble = Trouble { log_tail: Vec::new(), ..ended.trouble.clone().unwrap_or_else(unknown) };
-    talk.trouble("The build failed", &trouble).await?;
+    let reason = trouble.message.to_lowercase();
+    if shown.iter().any(|line| line.to_lowercase().contains(&reason)) {
+        talk.failed("The build failed, for the reason above", trouble.code).await?;
+    } else {
+        talk.trouble("The build failed", &trouble).await?;
+    }
     match accepted.old {
         Some(old) => {
             let old = old.get(..7).unwrap_or(&old).to_owned();
@@ -154,15 +161,35 @@ async fn build_for(
     Ok(Some(queue_build(app, wanted).await?))
 }
 
-/// Shows a build's output until it has ended.
-async fn follow(app: &App, build: &BuildRow, talk: &mut Talk) -> Result<BuildRow, TalkError> {
+/// A build that was followed to its end.
+struct Followed {
+    build: BuildRow,
+    /// The last lines of its output.
+    shown: VecDeque<String>,
+}
+
+impl Followed {
+    async fn show(&mut self, line: String, talk: &mut Talk) -> Result<(), TalkError> {
+        if self.shown.len() == LOG_TAIL_LINES_MAX {
+            self.shown.pop_front();
+        }
+        self.shown.push_back(line.clone());
+        talk.say(line).await
+    }
+}
+
+/// Shows a build's output until it has ended; none if it took so long that the push goes without it, which was said.
+async fn follow(app: &App, build: &BuildRow, talk: &mut Talk) -> Result<Option<Followed>, TalkError> {
+    // Twice: an interrupted build begins again once.
+    let seconds_max = 2 * u64::from(app.config.build_seconds_max);
+    let deadline = Instant::now() + Duration::from_secs(seconds_max);
     let mut changed = app.wakes.watch();
-    let (mut offset, mut lines, mut said) = (0, Lines::default(), String::new());
+    let (mut offset, mut lines, mut said) = (0, OutputLines::default(), String::new());
+    let mut followed = Followed { build: build.clone(), shown: VecDeque::new() };
     loop {
         // The state first: what is ended has written all its output.
-        let row = builds::find_by_id(&mut *app.store.read().await?, build.id)
-            .await?
-            .unwrap_or_else(|| BuildRow { status: BuildStatus::Failed, ..build.clone() });
+        let found = builds::find_by_id(&mut *app.store.read().await?, build.id).await?;
+        followed.build = found.unwrap_or_else(|| BuildRow { status: BuildStatus::Failed, ..build.clone() });
         loop {
             let chunk = app.build_logs.read(build.id, offset).await?;
             if chunk.is_empty() {
@@ -170,21 +197,27 @@ async fn follow(app: &App, build: &BuildRow, talk: &mut Talk) -> Result<BuildRow
             }
             offset += chunk.len() as u64;
             for line in lines.feed(&chunk) {
-                talk.say(line).await?;
+                followed.show(line, talk).await?;
             }
         }
-        if matches!(row.status, BuildStatus::Succeeded | BuildStatus::Failed) {
+        if matches!(followed.build.status, BuildStatus::Succeeded | BuildStatus::Failed) {
             if let Some(line) = lines.rest() {
-                talk.say(line).await?;
+                followed.show(line, talk).await?;
             }
-            return Ok(row);
+            return Ok(Some(followed));
         }
-        let state = waiting_for(&row);
+        let state = waiting_for(&followed.build);
         if state != said {
             talk.detail(&state).await?;
             said = state;
         }
-        let _ = timeout(LOOK_AGAIN, changed.changed()).await;
+        if Instant::now() >= deadline {
+            talk.say(format!(" !     Build {} has not ended after {seconds_max} s; it goes on", build.id))
+                .await?;
+            talk.say(" !     Push again to go on from there; berth builds shows how it does").await?;
+            return Ok(None);
+        }
+        let _ = timeout_at(deadline.min(Instant::now() + LOOK_AGAIN), changed.changed()).await;
     }
 }
 
@@ -199,56 +232,5 @@ fn waiting_for(row: &BuildRow) -> String {
         (BuildStatus::Queued, Some(trouble)) => format!("Waiting: {} [{}]", reason(trouble), trouble.code),
         (BuildStatus::Queued, None) => format!("Build {} is queued", row.id),
         _ => format!("Build {} is running{attempt}", row.id),
-    }
-}
-
-/// Output cut into lines. Of a line that was overwritten with carriage returns (a progress bar) only the last form is
-/// shown, once.
-#[derive(Default)]
-struct Lines {
-    partial: Vec<u8>,
-}
-
-impl Lines {
-    fn feed(&mut self, bytes: &[u8]) -> Vec<String> {
-        let mut whole = Vec::new();
-        for part in bytes.split_inclusive(|b| *b == b'\n') {
-            self.partial.extend_from_slice(part);
-            if self.partial.ends_with(b"\n") || self.partial.len() > LINE_BYTES_MAX {
-                whole.extend(self.rest());
-            }
-        }
-        whole
-    }
-
-    fn rest(&mut self) -> Option<String> {
-        let line = std::mem::take(&mut self.partial);
-        if line.is_empty() {
-            return None;
-        }
-        let text = String::from_utf8_lossy(&line);
-        let text = text.trim_end_matches(['\n', '\r']);
-        Some(text.rsplit('\r').next().unwrap_or_default().to_owned())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn output_must_be_cut_into_lines_wherever_it_was_split() {
-        let mut lines = Lines::default();
-        assert_eq!(lines.feed(b"-----> Py"), Vec::<String>::new());
-        assert_eq!(lines.feed(b"thon\n\n10%\r50%\r100%\nrest"), ["-----> Python", "", "100%"]);
-        assert_eq!(lines.rest().as_deref(), Some("rest"));
-        assert_eq!(lines.rest(), None);
-        assert_eq!(lines.feed(b"a\r\n"), ["a"]);
-    }
-
-    #[test]
-    fn a_line_without_end_must_be_cut() {
-        let mut lines = Lines::default();
-        assert_eq!(lines.feed(&vec![b'x'; LINE_BYTES_MAX + 1]).len(), 1);
     }
 }

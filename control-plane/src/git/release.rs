@@ -6,6 +6,7 @@ use std::time::Duration;
 use berth_wire::api::ReleaseStatus;
 use berth_wire::code::Code;
 use berth_wire::id::BuildId;
+use berth_wire::name::ProcessType;
 use berth_wire::report::Trouble;
 use tokio::time::{Instant, timeout};
 
@@ -13,6 +14,7 @@ use super::pushes::{Push, Verdict};
 use super::rules::DEPLOY_BRANCHES;
 use super::talk::{Talk, TalkError};
 use crate::app::App;
+use crate::domain::formation::runnable;
 use crate::domain::release::Release;
 use crate::store::{StoreError, deploys, releases};
 
@@ -105,11 +107,9 @@ fn state_of(release: &Release) -> String {
     match release.status {
         ReleaseStatus::Releasing => "Running its release command".to_owned(),
         _ => {
-            let formation = release.content.formation.iter();
-            let counts: Vec<String> = formation
-                .filter(|(_, entry)| entry.count > 0)
-                .map(|(process, entry)| format!("{process} × {}", entry.count))
-                .collect();
+            let running = release.content.running();
+            let counts: Vec<String> =
+                running.iter().map(|(process, count)| format!("{process} × {count}")).collect();
             if counts.is_empty() {
                 return "Nothing to start: no process type has instances; berth scale gives it some"
                     .to_owned();
@@ -119,6 +119,23 @@ fn state_of(release: &Release) -> String {
     }
 }
 
+/// Only what has web instances is served at an address.
+async fn tell_current(app: &App, push: &Push, release: &Release, talk: &mut Talk) -> Result<(), TalkError> {
+    let version = release.version;
+    let running = release.content.running();
+    if running.iter().any(|(process, _)| **process == ProcessType::web()) {
+        talk.step(&format!("v{version} serves")).await?;
+        return talk.detail(&app.config.apps_url.url(&push.app.name)).await;
+    }
+    let counts: Vec<String> = running.iter().map(|(process, count)| format!("{process}={count}")).collect();
+    if !counts.is_empty() {
+        return talk.step(&format!("v{version} runs: {}", counts.join(", "))).await;
+    }
+    let example = runnable(&release.content.manifest).next().map_or("web", ProcessType::as_str);
+    talk.step(&format!("v{version} is ready, but nothing runs")).await?;
+    talk.detail(&format!("No process type has instances; to start one: berth scale {example}=1")).await
+}
+
 async fn tell(app: &App, push: &Push, release: &Release, talk: &mut Talk) -> Result<(), TalkError> {
     let version = release.version;
     match release.status {
@@ -126,8 +143,7 @@ async fn tell(app: &App, push: &Push, release: &Release, talk: &mut Talk) -> Res
             for note in &release.content.manifest.notes {
                 talk.detail(&format!("Note: {note}")).await?;
             }
-            talk.step(&format!("v{version} serves")).await?;
-            talk.detail(&app.config.apps_url.url(&push.app.name)).await?;
+            tell_current(app, push, release, talk).await?;
         }
         ReleaseStatus::Superseded => {
             talk.detail(&format!("v{version} was superseded by a newer release before it served")).await?;

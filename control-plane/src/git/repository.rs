@@ -11,6 +11,7 @@ use tokio::process::Command;
 use uuid::Uuid;
 
 use super::rules::DEPLOY_BRANCHES;
+use crate::private;
 
 /// The folder of repositories. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -34,8 +35,9 @@ impl Repositories {
     /// # Errors
     /// It cannot be made.
     pub fn open(dir: &Path, pack_bytes_max: u64) -> io::Result<Self> {
-        std::fs::create_dir_all(dir.join("hooks"))?;
-        std::fs::create_dir_all(dir.join("home"))?;
+        for part in [dir.to_owned(), dir.join("hooks"), dir.join("home")] {
+            private::dir(&part)?;
+        }
         // Git runs elsewhere than we do: its paths must be absolute.
         Ok(Self { dir: std::path::absolute(dir)?.into(), pack_bytes_max })
     }
@@ -134,6 +136,7 @@ impl Repositories {
         // A tree is built as it is committed, whatever its .gitattributes say about archives.
         std::fs::create_dir_all(temporary.join("info"))?;
         std::fs::write(temporary.join("info/attributes"), "* -export-ignore -export-subst\n")?;
+        private::dir(&temporary)?;
         match std::fs::rename(&temporary, &path) {
             // Somebody else was faster.
             Err(_) if path.exists() => std::fs::remove_dir_all(&temporary),

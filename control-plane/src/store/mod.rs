@@ -33,7 +33,11 @@ use sqlx::sqlite::{
 };
 use sqlx::{Sqlite, Transaction};
 
+use crate::private;
 use seal::{SealError, Sealer};
+
+/// The store's file in the data directory.
+const FILE: &str = "berth.db";
 
 /// Connections that read: as many as requests are usefully answered at once on a small machine.
 const READERS_MAX: u32 = 8;
@@ -96,11 +100,15 @@ impl Store {
     /// The directory is unusable, SQLite fails, or a newer version wrote the store.
     pub async fn open(data: &Path, now: Timestamp) -> Result<Self, StoreError> {
         let directory = |source| StoreError::Directory { path: data.display().to_string(), source };
-        tokio::fs::create_dir_all(data).await.map_err(directory)?;
-        restrict(data).map_err(directory)?;
+        private::dir(data).map_err(directory)?;
+        // SQLite gives the files beside it the permissions that it has; those of an earlier process may differ.
+        private::file(&data.join(FILE)).map_err(directory)?;
+        for beside in ["-wal", "-shm"] {
+            private::close(&data.join(format!("{FILE}{beside}"))).map_err(directory)?;
+        }
         let sealer = Sealer::open(data)?;
         let options = SqliteConnectOptions::new()
-            .filename(data.join("berth.db"))
+            .filename(data.join(FILE))
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
@@ -141,12 +149,6 @@ impl Store {
     pub async fn read(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
         Ok(self.readers.acquire().await?)
     }
-}
-
-/// Only the owner may look into the data directory.
-fn restrict(data: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o700))
 }
 
 async fn epoch_find_or_make(writer: &SqlitePool, now: Timestamp) -> Result<u64, StoreError> {

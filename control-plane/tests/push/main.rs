@@ -200,6 +200,72 @@ async fn who_may_not_push_must_be_told_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_build_prints_must_do_nothing_to_the_pushers_terminal() {
+    let world = world().await;
+    world.commit("a", "1").await;
+    let push = world.push("main");
+    let build = world.open_build().await;
+    world
+        .build_says(
+            &build,
+            "\u{1b}]52;c;ZXZpbA==\u{7}copy \u{1b}[2Jclear \u{9b}31mred \u{1b}[1mbold\u{1b}[0m\n",
+        )
+        .await;
+    let mut told = trouble(Code::B20, "a step\u{1b}[2J failed").unwrap();
+    told.log_tail = vec!["\u{1b}]0;title\u{7}".into()];
+    world.end_build(build, Some(told)).await;
+    let (success, words) = ended(push).await;
+    assert!(
+        !success && words.contains("remote: ^[]52;c;ZXZpbA==^Gcopy ^[[2Jclear \\u{9b}31mred bold"),
+        "{words:?}"
+    );
+    // Git itself ends each line that came from afar with an escape to clear what is left of it, on a terminal alone.
+    assert!(!words.chars().any(|c| c.is_control() && c != '\n' && c != '\t'), "{words:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reason_that_the_build_gave_must_not_be_given_again() {
+    let world = world().await;
+    world.commit("a", "1").await;
+    let push = world.push("main");
+    let build = world.open_build().await;
+    world.build_says(&build, " !     B13 python 2.6 cannot be had; there is 3.13\n").await;
+    world.end_build(build, trouble(Code::B13, "Python 2.6 cannot be had; there is 3.13")).await;
+    let (success, words) = ended(push).await;
+    assert!(!success && words.contains("The build failed, for the reason above [B13]"), "{words}");
+    assert_eq!(words.matches("cannot be had").count(), 1, "{words}");
+    assert!(words.contains("berth explain B13") && words.contains("Nothing was changed"), "{words}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_must_not_wait_for_ever_for_a_build() {
+    let world = world_with(|config| config.build_seconds_max = 1).await;
+    world.commit("a", "1").await;
+    let (success, words) = ended(world.push("main")).await;
+    assert!(!success && words.contains("has not ended after 2 s; it goes on"), "{words}");
+    assert_eq!(world.branch().await, None);
+    let again = world.push("main");
+    let build = world.open_build().await;
+    world.end_build(build, None).await;
+    world.end_release(1, ReleaseStatus::Current, None).await;
+    let (success, words) = ended(again).await;
+    assert!(success && words.contains("going on from there"), "{words}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_without_web_must_not_be_told_an_address() {
+    let world = world().await;
+    world.commit("a", "1").await;
+    let push = world.push("main");
+    let build = world.open_build().await;
+    world.end_build_with(build, &["worker"]).await;
+    world.end_release(1, ReleaseStatus::Current, None).await;
+    let (success, words) = ended(push).await;
+    assert!(success && words.contains("-----> v1 runs: worker=1"), "{words}");
+    assert!(!words.contains("serves") && !words.contains("shop.localhost"), "{words}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_empty_commit_must_be_refused() {
     let world = world().await;
     world.git(&["commit", "-q", "--allow-empty", "-m", "nothing"]).await;

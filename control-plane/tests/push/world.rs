@@ -129,17 +129,24 @@ impl World {
     }
 
     pub async fn end_build(&self, mut build: BuildRow, trouble: Option<Trouble>) {
-        build.ended_at = Some(self.app.clock.now());
         if trouble.is_none() {
-            build.status = BuildStatus::Succeeded;
-            build.image = Some(image(build.commit.as_deref().unwrap_or("upload")));
-            let mut manifest = AppManifest::default();
-            manifest.processes.insert("web".parse().unwrap(), "serve".into());
-            build.manifest = Some(manifest);
-        } else {
-            build.status = BuildStatus::Failed;
-            build.trouble = trouble;
+            return self.end_build_with(build, &["web"]).await;
         }
+        (build.status, build.trouble) = (BuildStatus::Failed, trouble);
+        self.put_build(build).await;
+    }
+
+    /// It succeeds with an image that has these process types.
+    pub async fn end_build_with(&self, mut build: BuildRow, processes: &[&str]) {
+        build.status = BuildStatus::Succeeded;
+        build.image = Some(image(build.commit.as_deref().unwrap_or("upload")));
+        let processes = processes.iter().map(|process| (process.parse().unwrap(), "serve".into())).collect();
+        build.manifest = Some(AppManifest { processes, ..AppManifest::default() });
+        self.put_build(build).await;
+    }
+
+    async fn put_build(&self, mut build: BuildRow) {
+        build.ended_at = Some(self.app.clock.now());
         let mut tx = self.app.store.begin().await.unwrap();
         builds::update(&mut tx, &build).await.unwrap();
         tx.commit().await.unwrap();

@@ -25,6 +25,9 @@ pub struct Config {
     pub host_id: HostId,
     /// A file that holds the host's token and nothing else.
     pub token_file: PathBuf,
+    /// On pure cgroup v2, the group that the service manager delegated for containers, relative to the mount: without
+    /// processes of its own, e.g. `berth.slice/berth-containers.service`. By default the agent's own if it was delegated, else the root.
+    pub cgroup_base: Option<PathBuf>,
     /// The launcher's directory (with `launcher.sock`).
     pub launcher_dir: PathBuf,
     /// The edge's Unix socket.
@@ -162,6 +165,11 @@ impl Config {
                 return invalid(key, format!("{} must be an absolute path", value.display()));
             }
         }
+        let plain = |part: std::path::Component<'_>| matches!(part, std::path::Component::Normal(_));
+        if let Some(base) = config.cgroup_base.as_deref().filter(|base| !base.components().all(plain)) {
+            let given = base.display();
+            return invalid("cgroup_base", format!("{given} must be relative to the cgroup2 mount, without `..`"));
+        }
         if config.pool_bytes < POOL_BYTES_MIN {
             return invalid(
                 "pool_bytes",
@@ -247,6 +255,7 @@ mod tests {
             ("http://127.0.0.1:8080", "127.0.0.1:8080", "control_plane"),
             ("\"/var/lib/berth/agent\"", "\"agent\"", "data_dir"),
             ("1073741824", "1000", "pool_bytes"),
+            ("pool_bytes", "cgroup_base = \"../x\"\n        pool_bytes", "cgroup_base"),
         ] {
             let error = parse(&GOOD.replace(from, to)).unwrap_err();
             assert!(error.contains(key), "{error}");

@@ -18,8 +18,8 @@ pub(super) struct Hierarchy {
 }
 
 impl Hierarchy {
-    /// What `/proc/self/mountinfo` says.
-    pub(super) fn find() -> Result<Self, CgroupError> {
+    /// What `/proc/self/mountinfo` says; `base` is where the parent group goes on pure v2, relative to the mount.
+    pub(super) fn find(base: Option<&Path>) -> Result<Self, CgroupError> {
         let path = Path::new("/proc/self/mountinfo");
         let mounts = parse(&fs::read_to_string(path).map_err(io_error("read", path))?);
         let unified = mounts
@@ -35,7 +35,10 @@ impl Hierarchy {
         let legacy_devices = v1_point("devices");
         let controllers = fs::read_to_string(unified.join("cgroup.controllers")).unwrap_or_default();
         if v2::CONTROLLERS.iter().all(|wanted| controllers.split_whitespace().any(|has| has == *wanted)) {
-            let base = delegated(&unified).unwrap_or(unified);
+            let base = match base {
+                Some(base) => existing(unified.join(base))?,
+                None => delegated(&unified).unwrap_or(unified),
+            };
             return Ok(Self { unified: base, legacy: None, legacy_devices });
         }
         let mut legacy = v1::CONTROLLERS.map(|name| (name, v1_point(name)));
@@ -108,6 +111,12 @@ fn move_processes(from: &Path, to: &Path) -> Result<(), CgroupError> {
 fn processes(group: &Path) -> Result<String, CgroupError> {
     let procs = group.join("cgroup.procs");
     fs::read_to_string(&procs).map_err(io_error("read", &procs))
+}
+
+fn existing(group: PathBuf) -> Result<PathBuf, CgroupError> {
+    let procs = group.join("cgroup.procs");
+    fs::metadata(&procs).map_err(io_error("find", &procs))?;
+    Ok(group)
 }
 
 /// The agent's own group, if systemd delegated it (`Delegate=yes` sets the extended attribute; CGROUP_DELEGATION.md).

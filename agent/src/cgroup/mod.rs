@@ -54,7 +54,7 @@ pub enum Mode {
 /// # Errors
 /// A controller is missing.
 pub fn mode() -> Result<Mode, CgroupError> {
-    Ok(if Hierarchy::find()?.legacy.is_some() { Mode::Hybrid } else { Mode::Unified })
+    Ok(if Hierarchy::find(None)?.legacy.is_some() { Mode::Hybrid } else { Mode::Unified })
 }
 
 /// All containers' groups of one installation.
@@ -74,7 +74,17 @@ impl Cgroups {
     /// # Errors
     /// A missing controller or a refused write.
     pub fn open(installation: &Installation) -> Result<Self, CgroupError> {
-        let hierarchy = Hierarchy::find()?;
+        Self::open_in(installation, None)
+    }
+
+    /// [`Self::open`] with the group, relative to the v2 mount, that a service manager gave for containers. It wants one
+    /// without processes (cgroups(7): a group with controllers for its children has no process), so that the daemons
+    /// can be restarted beside the containers. Means nothing on a hybrid, where no manager delegates controllers.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; or the group is not there.
+    pub fn open_in(installation: &Installation, base: Option<&Path>) -> Result<Self, CgroupError> {
+        let hierarchy = Hierarchy::find(base)?;
         let name = installation.cgroup_parent();
         let unified = hierarchy.unified.join(&name);
         make_dir(&unified)?;

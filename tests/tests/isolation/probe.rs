@@ -132,6 +132,10 @@ fn fact(attempt: &str) -> Option<Outcome> {
                 number(getrlimit(4, &mut limit).into())?;
                 found(limit[1] != 0)
             }
+            "spared when memory runs out" => {
+                let score = fs::read_to_string("/proc/self/oom_score_adj").map_err(|_| 1)?;
+                found(score.trim() != "500")
+            }
             "no_new_privs is off" => found(status_field("NoNewPrivs:") == "0"),
             "bounding set" => found(status_field("CapBnd:").trim_start_matches('0') != ""),
             "effective set" => found(status_field("CapEff:").trim_start_matches('0') != ""),

@@ -74,6 +74,7 @@ pub fn cases() -> Vec<Case> {
         case("AF_PACKET", ROOT, EPERM, Some(capabilities)),
         case("raw socket", ROOT, EPERM, Some(capabilities)),
         case("core dump", APP, FINE, Some(|s| matches!(s, Step::Limit { resource: Resource::Core, .. }))),
+        case("spared when memory runs out", APP, FINE, Some(|s| matches!(s, Step::OomScoreAdjust { .. }))),
         case("no_new_privs is off", ROOT, FINE, Some(capabilities)),
         case("no filter", APP, FINE, Some(filter)),
         case("bounding set", APP, FINE, Some(|s| matches!(s, Step::Bounding { .. }))),

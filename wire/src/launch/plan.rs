@@ -91,6 +91,12 @@ pub enum Step {
     },
     /// Mounts proc of the container's pid namespace on /proc.
     Proc,
+    /// How much sooner than others the kernel ends the container when the whole machine is out of memory
+    /// (proc_pid_oom_score_adj(5)); through the proc just mounted, so after [`Step::Proc`].
+    OomScoreAdjust {
+        /// -1000 to 1000. A launcher without CAP_SYS_RESOURCE can only raise it.
+        adjustment: i16,
+    },
     /// Mounts sysfs of the container's network namespace on /sys.
     Sysfs,
     /// Mounts the unified cgroup hierarchy on /sys/fs/cgroup.
@@ -267,6 +273,7 @@ impl Step {
             Self::Overlay { .. } => "mount the overlay root".into(),
             Self::Directory { path, .. } => format!("make the directory {path}"),
             Self::Proc => "mount proc on /proc".into(),
+            Self::OomScoreAdjust { adjustment } => format!("set oom_score_adj to {adjustment}"),
             Self::Sysfs => "mount sysfs on /sys".into(),
             Self::CgroupFs => "mount cgroup2 on /sys/fs/cgroup".into(),
             Self::Tmpfs { .. } => "make a tmpfs".into(),

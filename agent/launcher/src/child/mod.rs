@@ -125,6 +125,7 @@ fn one(op: &Op, state: &mut State<'_>) -> Result<()> {
         Op::Overlay { owner } => root::overlay(state, *owner),
         Op::Directory { path, owner } => places::directory(state.root, path, *owner),
         Op::Proc => places::proc(state.root),
+        Op::OomScoreAdjust(value) => places::oom_score_adjust(state.root, value),
         Op::Sysfs => places::sysfs(state.root),
         Op::CgroupFs => places::cgroup(state.root),
         Op::Tmpfs { bytes_max, owner } => places::tmpfs(*bytes_max, *owner),

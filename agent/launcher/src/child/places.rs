@@ -54,6 +54,14 @@ pub(super) fn proc(root: RawFd) -> Result<()> {
     place(root, kernel::new_mount(c"proc", &[], KERNEL_FS)?, c"proc")
 }
 
+/// The first process is 1 in the proc that was mounted for it; the command inherits the value.
+pub(super) fn oom_score_adjust(root: RawFd, value: &CStr) -> Result<()> {
+    let file = kernel::open_beneath(root, c"proc/1/oom_score_adj", libc::O_WRONLY)?;
+    let written = kernel::call!(libc::SYS_write, file, value.as_ptr(), value.count_bytes());
+    kernel::close(file);
+    written.map(drop)
+}
+
 pub(super) fn sysfs(root: RawFd) -> Result<()> {
     place(root, kernel::new_mount(c"sysfs", &[], KERNEL_FS)?, c"sys")
 }

@@ -168,7 +168,10 @@ impl Config {
         let plain = |part: std::path::Component<'_>| matches!(part, std::path::Component::Normal(_));
         if let Some(base) = config.cgroup_base.as_deref().filter(|base| !base.components().all(plain)) {
             let given = base.display();
-            return invalid("cgroup_base", format!("{given} must be relative to the cgroup2 mount, without `..`"));
+            return invalid(
+                "cgroup_base",
+                format!("{given} must be relative to the cgroup2 mount, without `..`"),
+            );
         }
         if config.pool_bytes < POOL_BYTES_MIN {
             return invalid(

@@ -204,7 +204,8 @@ async fn control_plane_addresses(config: &Config) -> Vec<Block> {
 
 async fn open_host(config: &Config) -> Result<Arc<Host>, ServeError> {
     let installation = Installation::new(&config.installation).map_err(part("the installation"))?;
-    let cgroups = Cgroups::open_in(&installation, config.cgroup_base.as_deref()).map_err(part("the control groups"))?;
+    let cgroups =
+        Cgroups::open_in(&installation, config.cgroup_base.as_deref()).map_err(part("the control groups"))?;
     let network_config =
         NetworkConfig { denied: control_plane_addresses(config).await, ..network_config(config)? };
     let network = Network::open(&installation, network_config).await.map_err(part("the network"))?;

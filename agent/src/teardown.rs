@@ -31,8 +31,9 @@ pub async fn teardown(config: &Config) -> Result<(), TeardownError> {
     let Some(installation) = failed.note(Installation::new(&config.installation)) else {
         return failed.outcome();
     };
-    let ids =
-        failed.note(Cgroups::open_in(&installation, config.cgroup_base.as_deref())).map(|cgroups| (kill_all(&cgroups, &mut failed), cgroups));
+    let ids = failed
+        .note(Cgroups::open_in(&installation, config.cgroup_base.as_deref()))
+        .map(|cgroups| (kill_all(&cgroups, &mut failed), cgroups));
     if let (Some((ids, _)), Ok(launcher)) = (&ids, Launcher::connect(&config.launcher_dir).await) {
         for &id in ids {
             failed.note(launcher.forget(id).await);

@@ -271,6 +271,8 @@ impl Host {
             last_exit: None,
             trouble: None,
             built: None,
+            quota: None,
+            refused: None,
         };
         let may_build = *self.may_build.borrow();
         match (&spec.work, spec.desired) {

@@ -57,6 +57,7 @@ codes! {
     R22 "Log rate reached, lines discarded",
     R23 "One-off ran longer than it may",
     R24 "No host has room",
+    R26 "Quota cannot be applied to the running container",
     // B: builds.
     B10 "No pack matches this source",
     B11 "Source is empty",

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::code::Code;
 use crate::id::{AppId, InstanceId};
 use crate::image::{AppManifest, ImageRef};
+use crate::quota::Quota;
 use crate::spec::Generation;
 
 /// A host that was silent for three of these counts as down.
@@ -58,6 +59,21 @@ pub struct InstanceReport {
     pub trouble: Option<Trouble>,
     /// Of a build that ended well.
     pub built: Option<Built>,
+    /// The quota in force; none while it has no container, and from agents that do not tell.
+    #[serde(default)]
+    pub quota: Option<Quota>,
+    /// The quota that its container cannot be given while it runs.
+    #[serde(default)]
+    pub refused: Option<RefusedQuota>,
+}
+
+/// A change of quota that a running container cannot be given: it takes a new one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedQuota {
+    /// What was wanted.
+    pub quota: Quota,
+    /// Why not; the quota before is still in force.
+    pub reason: String,
 }
 
 /// What an instance is doing.

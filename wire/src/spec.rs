@@ -45,7 +45,7 @@ impl Spec {
     }
 }
 
-/// One instance as it should be. All but `desired` is immutable: a change is another instance with another id.
+/// One instance as it should be. All but `desired` and `quota` is immutable: a change is another instance with another id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceSpec {
     /// Which instance. Never reused.
@@ -66,7 +66,7 @@ pub struct InstanceSpec {
     pub desired: Desired,
     /// What it does.
     pub work: Work,
-    /// What it may use.
+    /// What it may use. A change is applied to the running container, or refused in the report if that cannot be.
     pub quota: Quota,
 }
 

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use berth_wire::id::InstanceId;
-use berth_wire::launch::{Child, ChildState, LaunchFailure};
+use berth_wire::launch::{Child, ChildState, LaunchFailure, OutputFile};
 use berth_wire::report::Exit;
 
 use crate::instance::{self, InstanceDir, Meta};
@@ -96,6 +96,22 @@ impl Entry {
             self.dir.write_discarded(drain.discarded);
         }
         turn
+    }
+
+    /// Changes how many lines a second it may log, for this launcher and the next.
+    ///
+    /// # Errors
+    /// The directory cannot be written to; the rate is what it was.
+    pub fn set_log_rate(&mut self, lines_per_second: u32) -> io::Result<()> {
+        let Some(output) = &self.meta.output else { return Ok(()) };
+        let output = Some(OutputFile { lines_per_second, ..output.clone() });
+        let meta = Meta { output, ..self.meta.clone() };
+        self.dir.write_meta(&meta)?;
+        self.meta = meta;
+        if let Some(drain) = &mut self.drain {
+            drain.set_rate(lines_per_second);
+        }
+        Ok(())
     }
 
     /// The process ended: collects how, and the rest of the output. A FIFO holds 64 KiB, so this ends.

@@ -69,6 +69,11 @@ impl Drain {
         }
     }
 
+    /// Changes how many lines a second are let through.
+    pub fn set_rate(&mut self, lines_per_second: u32) {
+        self.rate.set(lines_per_second);
+    }
+
     /// Moves up to [`BYTES_PER_TURN_MAX`] bytes. With `last`, a line without newline counts as complete.
     ///
     /// # Errors

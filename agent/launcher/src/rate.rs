@@ -23,6 +23,12 @@ impl LineRate {
         self.lines_per_second
     }
 
+    /// Another rate from now on; a bucket that became smaller overflows, one that became larger is not full.
+    pub fn set(&mut self, lines_per_second: u32) {
+        self.lines_per_second = lines_per_second;
+        self.level = self.level.min(u64::from(lines_per_second) * LINE);
+    }
+
     /// Takes one line if there is room for it now.
     pub fn take(&mut self, now: Duration) -> bool {
         let full = u64::from(self.lines_per_second) * LINE;
@@ -52,6 +58,17 @@ mod tests {
         assert_eq!((0..100).filter(|_| rate.take(half_a_second_later)).count(), 5);
         let an_hour_later = start + Duration::from_secs(3_600);
         assert_eq!((0..100).filter(|_| rate.take(an_hour_later)).count(), 10);
+    }
+
+    #[test]
+    fn a_changed_rate_must_hold_at_once() {
+        let mut rate = LineRate::new(10);
+        let start = Duration::from_secs(100);
+        rate.set(3);
+        assert_eq!((0..100).filter(|_| rate.take(start)).count(), 3);
+        rate.set(20);
+        let a_second_later = start + Duration::from_secs(1);
+        assert_eq!((0..100).filter(|_| rate.take(a_second_later)).count(), 20);
     }
 
     #[test]

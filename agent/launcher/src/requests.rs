@@ -38,6 +38,10 @@ impl Server {
                 });
                 self.answer(asker, "kill the container", killed);
             }
+            RequestBody::LogRate { id, lines_per_second } => {
+                let set = self.known(id).and_then(|entry| entry.set_log_rate(lines_per_second));
+                self.answer(asker, "change the log rate", set);
+            }
             RequestBody::Forget { id } => {
                 let forgotten = self.forget(id);
                 self.answer(asker, "forget the container", forgotten);

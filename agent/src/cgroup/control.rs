@@ -32,6 +32,14 @@ pub enum CgroupError {
         "cgroup: no {0} controller on this machine; enable it on the kernel's command line or in its configuration"
     )]
     NoController(&'static str),
+    /// More memory is in use than the new limit, and could not be reclaimed; the limit is what it was.
+    #[error("it uses {} MiB of memory that cannot be taken back, more than the {} MiB it may have", .usage_bytes >> 20, .max_bytes >> 20)]
+    MemoryInUse {
+        /// In use, in bytes.
+        usage_bytes: u64,
+        /// The new limit, in bytes.
+        max_bytes: u64,
+    },
     /// The device rule could not be put on.
     #[error("cgroup: device rule on {}: {source}; the kernel needs CONFIG_CGROUP_BPF (or the v1 devices controller)", .path.display())]
     DeviceRule {
@@ -88,6 +96,12 @@ pub(super) fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
         .open(path)
         .and_then(|mut file| file.write_all(value.as_bytes()))
         .map_err(io_error(format!("write {value:?} to"), path))
+}
+
+/// Reads one number.
+pub(super) fn read_number(path: &Path) -> Result<u64, CgroupError> {
+    let content = std::fs::read_to_string(path).map_err(io_error("read", path))?;
+    content.trim().parse().map_err(|_| CgroupError::Content { path: path.to_owned(), wanted: "number" })
 }
 
 /// A control file that is kept open to be read again and again.

@@ -132,21 +132,22 @@ impl Cgroup {
         Ok(CgroupHandles { unified: dir.into(), legacy: legacy.collect::<Result<_, _>>()? })
     }
 
-    /// Sets every limit.
+    /// Sets every limit. Memory comes first where it can be refused: then nothing has changed.
     ///
     /// # Errors
-    /// A refused write, e.g. a memory limit below what is in use and cannot be reclaimed.
+    /// A refused write, e.g. [`CgroupError::MemoryInUse`].
     pub fn set_quota(&self, quota: &Quota) -> Result<(), CgroupError> {
         let unified = &self.groups.unified;
         match &self.groups.legacy {
             None => {
+                v2::memory::make_room(unified, quota)?;
                 apply(unified, &v2::cpu::limits(quota))?;
                 apply(unified, &v2::memory::limits(quota))?;
                 apply(unified, &v1::pids::limits(quota))
             }
             Some([cpu, memory, pids]) => {
-                apply(cpu, &v1::cpu::limits(quota))?;
                 v1::memory::set(memory, quota)?;
+                apply(cpu, &v1::cpu::limits(quota))?;
                 apply(pids, &v1::pids::limits(quota))
             }
         }

@@ -9,6 +9,7 @@
 
 mod identity;
 mod parts;
+mod quota;
 mod ready;
 mod remove;
 mod spec;
@@ -29,6 +30,7 @@ use crate::installation::Installation;
 use crate::launch::{LaunchError, Launcher, UidRanges};
 use crate::network::Network;
 
+pub use quota::QuotaError;
 pub use ready::{READY_MAX, Ready};
 pub use spec::{Adopted, Bind, Capabilities, ContainerSpec, Output, StartError, Started};
 pub use steps::StepTime;

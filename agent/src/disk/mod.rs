@@ -155,6 +155,15 @@ impl Disk {
         Ok(scratch)
     }
 
+    /// Gives an existing space another limit.
+    ///
+    /// # Errors
+    /// It is not there, or what the kernel refused.
+    pub async fn limit(&self, id: InstanceId, disk_bytes_max: u64) -> Result<(), DiskError> {
+        let dir = self.scratch(id).dir;
+        blocking(move || btrfs::limit(&dir, Some(disk_bytes_max)).map_err(io_error("limit", &dir))).await
+    }
+
     /// An existing container's space.
     pub fn get(&self, id: InstanceId) -> Option<Scratch> {
         Some(self.scratch(id)).filter(|scratch| scratch.upper.is_dir() && scratch.work.is_dir())

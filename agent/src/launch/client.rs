@@ -161,6 +161,14 @@ impl Launcher {
         self.order(RequestBody::Kill { id }).await
     }
 
+    /// Changes how many lines a second a container may log.
+    ///
+    /// # Errors
+    /// The launcher is not reachable, or does not know the container (ESRCH).
+    pub async fn set_log_rate(&self, id: InstanceId, lines_per_second: u32) -> Result<(), LaunchError> {
+        self.order(RequestBody::LogRate { id, lines_per_second }).await
+    }
+
     /// Forgets a container that ended; idempotent.
     ///
     /// # Errors

@@ -47,6 +47,8 @@ fn seen(n: u128) -> Seen {
         last_exit: None,
         trouble: None,
         built: None,
+        quota: None,
+        refused: None,
     };
     Seen { spec: Some(Arc::new(spec)), report, out_of_memory: 1, address: None, alive: true }
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use berth_wire::code::Code;
 use berth_wire::id::InstanceId;
-use berth_wire::report::{Exit, Trouble};
+use berth_wire::report::{Exit, RefusedQuota, Trouble};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::machine::{AsyncTell, Machine, Target};
+use super::machine::{AsyncTell, Machine, NotSet, Target};
 use super::plan::Step;
 use super::record::{Health, Phase, Record, Records, Remains};
 use super::transition::Event;
@@ -96,6 +96,7 @@ impl<M: Machine> Executor<M> {
                 }
             }
             Step::Kill(_, why) => self.kill(teller, record, why),
+            Step::Quota(_) => self.set_quota(teller, record),
             Step::Stop(_, grace) => self.stop(teller, grace),
             Step::Clean(_) => self.remove(teller, false),
             Step::Destroy(_) => self.remove(teller, true),
@@ -147,6 +148,19 @@ impl<M: Machine> Executor<M> {
             if let Err(reason) = machine.stop(teller.id, Duration::ZERO).await {
                 teller.say(Event::Refused { reason }).await;
             }
+        });
+    }
+
+    fn set_quota(&self, teller: Teller, record: &Record) {
+        let Some(quota) = record.spec.as_ref().map(|spec| spec.quota) else { return };
+        let machine = self.machine.clone();
+        tokio::spawn(async move {
+            let event = match machine.set_quota(teller.id, quota).await {
+                Ok(()) => Event::QuotaSet(quota),
+                Err(NotSet::Never(reason)) => Event::QuotaRefused(Box::new(RefusedQuota { quota, reason })),
+                Err(NotSet::Yet(reason)) => Event::Refused { reason },
+            };
+            teller.say(event).await;
         });
     }
 

@@ -12,13 +12,13 @@ use berth_wire::edge::Backend;
 use berth_wire::id::{AppId, HostId, InstanceId, TeamId};
 use berth_wire::image::{HealthCheck, ImageRef};
 use berth_wire::name::Domain;
-use berth_wire::quota::Quota;
+use berth_wire::quota::{Bounds, MIB, Quota};
 use berth_wire::report::{Built, Exit, InstanceState, Trouble};
 use berth_wire::spec::{Desired, Generation, InstanceSpec, ProcessSpec, Route, Spec, Work};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-use super::machine::{AsyncTell, Edge, Found, Launched, Machine, Target};
+use super::machine::{AsyncTell, Edge, Found, Launched, Machine, NotSet, Target};
 use super::memory::Memories;
 use super::plan::{EdgeView, Why};
 use super::record::Health;
@@ -106,6 +106,12 @@ impl Machine for Played {
 
     async fn build(&self, _spec: Arc<InstanceSpec>) -> Result<Built, Trouble> {
         std::future::pending().await
+    }
+
+    async fn set_quota(&self, id: InstanceId, quota: Quota) -> Result<(), NotSet> {
+        let mib = quota.memory_bytes.max >> 20;
+        self.said(format!("quota {} {mib}", id.0.as_u128()));
+        if mib < 64 { Err(NotSet::Never("it uses 64 MiB of memory".into())) } else { Ok(()) }
     }
 
     async fn wait(&self, id: InstanceId) -> Exit {
@@ -235,6 +241,34 @@ async fn an_instance_must_come_up_crash_come_up_again_drain_and_leave_nothing() 
         agent.journal.pending(jiff::Timestamp::UNIX_EPOCH).into_iter().find(|e| e.code == Some(Code::R18));
     assert!(crash.is_some_and(|e| e.message.contains("status 3") && e.process == "web.1"));
     assert_eq!(std::fs::read_dir(dir.path().join("instances")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_new_quota_must_be_given_to_what_runs_and_a_refusal_be_told_once() {
+    let (dir, machine, edge) =
+        (tempfile::tempdir().unwrap(), Arc::new(Played::default()), PlayedEdge::default());
+    let with = |number, mib: u64| {
+        let memory_bytes = Bounds::new(16 * MIB, mib * MIB);
+        let quota = Quota { memory_bytes, ..Quota::default() };
+        spec(number, vec![InstanceSpec { quota, ..web(1, Desired::Run) }])
+    };
+    let in_force = |s: &Snapshot| s.instances.first()?.report.quota.map(|q| q.memory_bytes.max / MIB);
+    let mut agent = Agent::start(dir.path(), &machine, &edge, Some(with(1, 512)));
+    agent.until_state(1, InstanceState::Healthy).await;
+    assert_eq!(in_force(&agent.seen.borrow()), Some(512));
+    agent.specs.send_replace(Some(with(2, 1_024)));
+    agent.until(|s| in_force(s) == Some(1_024)).await;
+    agent.specs.send_replace(Some(with(3, 32)));
+    agent.until(|s| s.instances[0].report.refused.is_some()).await;
+    assert_eq!(in_force(&agent.seen.borrow()), Some(1_024));
+    // Neither another pass nor another agent asks again for what was refused.
+    agent.task.abort();
+    let mut again = Agent::start(dir.path(), &machine, &edge, Some(with(3, 32)));
+    again.until_state(1, InstanceState::Healthy).await;
+    again.specs.send_replace(Some(with(4, 256)));
+    again.until(|s| in_force(s) == Some(256) && s.instances[0].report.refused.is_none()).await;
+    assert_eq!(*machine.done.lock().unwrap(), ["quota 1 1024", "quota 1 32", "quota 1 256"]);
+    assert_eq!(machine.starts.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use berth_wire::edge::Backend;
 use berth_wire::id::InstanceId;
 use berth_wire::name::Domain;
+use berth_wire::quota::Quota;
 use berth_wire::report::{Built, Exit, Trouble};
 use berth_wire::spec::InstanceSpec;
 
@@ -36,6 +37,15 @@ pub struct Found {
     pub exit: Option<Exit>,
 }
 
+/// Why a running container was not given a quota.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotSet {
+    /// It cannot have it while it runs; the one before is in force.
+    Never(String),
+    /// Something that may be better soon.
+    Yet(String),
+}
+
 /// A container as its checks see it.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -55,6 +65,8 @@ pub trait Machine: Send + Sync + 'static {
     fn start(&self, spec: Arc<InstanceSpec>) -> impl Future<Output = Result<Launched, Trouble>> + Send;
     /// Runs a build to its end. Dropping the future ends it.
     fn build(&self, spec: Arc<InstanceSpec>) -> impl Future<Output = Result<Built, Trouble>> + Send;
+    /// Gives an instance's running container this quota.
+    fn set_quota(&self, id: InstanceId, quota: Quota) -> impl Future<Output = Result<(), NotSet>> + Send;
     /// Waits for the end of an instance's process.
     fn wait(&self, id: InstanceId) -> impl Future<Output = Exit> + Send;
     /// SIGTERM, the grace, SIGKILL; how it ended.

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use berth_wire::code::Code;
 use berth_wire::id::InstanceId;
-use berth_wire::report::{Built, Exit, Trouble};
+use berth_wire::quota::Quota;
+use berth_wire::report::{Built, Exit, RefusedQuota, Trouble};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,10 @@ pub struct Memory {
     pub trouble: Option<Trouble>,
     /// What a build made.
     pub built: Option<Built>,
+    /// The quota in force.
+    pub quota: Option<Quota>,
+    /// The quota that its container could not be given.
+    pub refused: Option<RefusedQuota>,
 }
 
 impl Memory {
@@ -55,6 +60,8 @@ impl Memory {
             last_exit: record.last_exit,
             trouble: record.trouble.clone(),
             built: record.built.clone(),
+            quota: record.quota,
+            refused: record.refused.clone(),
         }
     }
 
@@ -74,6 +81,8 @@ impl Memory {
         record.trouble = self.trouble;
         record.built = self.built;
         if alive {
+            record.quota = self.quota;
+            record.refused = self.refused;
             let health = if self.healthy || !record.is_service() { Health::Up } else { Health::Unknown };
             let well_since = (health == Health::Up).then_some(now.mono);
             record.phase = Phase::Running { started: now.mono, health, well_since };

@@ -15,16 +15,17 @@ use berth_wire::edge::Backend;
 use berth_wire::id::InstanceId;
 use berth_wire::image::ImageRef;
 use berth_wire::name::Domain;
+use berth_wire::quota::Quota;
 use berth_wire::report::{Built, Exit, LOG_TAIL_LINES_MAX, Trouble};
 use berth_wire::spec::{InstanceSpec, ProcessSpec, Spec, Work};
 use oci_spec::image::ImageConfiguration;
 use tokio::sync::{Semaphore, watch};
 
-use super::machine::{AsyncTell, Edge, Found, Launched, Machine, Target};
+use super::machine::{AsyncTell, Edge, Found, Launched, Machine, NotSet, Target};
 use super::plan::{EdgeView, Why};
 use super::record::{Health, label, process_of};
 use crate::build::Builder;
-use crate::container::{Capabilities, ContainerSpec, Host, Output};
+use crate::container::{Capabilities, ContainerSpec, Host, Output, QuotaError};
 use crate::health::{diagnose, probe, sockets, watch as health_watch};
 use crate::image::{Image, Registry};
 use crate::logs::name::{LogName, app_dir, path_of};
@@ -176,6 +177,13 @@ impl Machine for OnHost {
             Work::Build(build) => self.builder.run(&spec, build).await,
             _ => Err(trouble(Code::B18, "It is a process, not a build".to_owned())),
         }
+    }
+
+    async fn set_quota(&self, id: InstanceId, quota: Quota) -> Result<(), NotSet> {
+        self.host.set_quota(id, quota).await.map_err(|error| match error {
+            QuotaError::Never(reason) => NotSet::Never(reason),
+            QuotaError::Failed(reason) => NotSet::Yet(reason),
+        })
     }
 
     async fn wait(&self, id: InstanceId) -> Exit {

@@ -33,6 +33,8 @@ pub enum Step {
     Cancel(InstanceId),
     /// Take it out of the routes and wait for its requests.
     Drain(InstanceId),
+    /// Give its running container the quota that the spec says now.
+    Quota(InstanceId),
     /// It does not run and shall not: it is over.
     Retire(InstanceId),
     /// It has run long enough without a port to count as well.
@@ -53,6 +55,7 @@ impl Step {
             | Step::Stop(id, _)
             | Step::Cancel(id)
             | Step::Drain(id)
+            | Step::Quota(id)
             | Step::Retire(id)
             | Step::Settle(id)
             | Step::Start(id)
@@ -127,6 +130,7 @@ fn next(id: InstanceId, record: &Record, edge: &impl EdgeView, now: Duration) ->
     let runs = record.should_run();
     match record.phase {
         Phase::Running { .. } if !runs => Next::Do(Step::Drain(id)),
+        Phase::Running { .. } if record.quota_due().is_some() => Next::Do(Step::Quota(id)),
         Phase::Running { started, health, .. } => while_running(id, record, started, health, now),
         Phase::Draining { since } => while_draining(id, record, since, edge, now),
         // Under way whenever it is alive; without a step under way the stop failed and is repeated.

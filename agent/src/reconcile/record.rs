@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_wire::id::InstanceId;
-use berth_wire::report::{Built, Exit, InstanceReport, InstanceState, Trouble};
+use berth_wire::quota::Quota;
+use berth_wire::report::{Built, Exit, InstanceReport, InstanceState, RefusedQuota, Trouble};
 use berth_wire::spec::{Desired, InstanceSpec, ProcessSpec, Work};
 use jiff::Timestamp;
 
@@ -57,6 +58,10 @@ pub struct Record {
     pub verdict: Option<Trouble>,
     /// Of a build that ended well.
     pub built: Option<Built>,
+    /// The quota in force, while it has a container; none if that is not known.
+    pub quota: Option<Quota>,
+    /// The quota that its container could not be given.
+    pub refused: Option<RefusedQuota>,
     /// The step that is under way; there is never a second one.
     pub underway: Option<Underway>,
     /// After a step failed for reasons of the machine: not before this.
@@ -132,6 +137,8 @@ pub enum Underway {
     Clean,
     /// Removing everything.
     Destroy,
+    /// Giving the running container another quota.
+    Quota,
 }
 
 impl Record {
@@ -158,6 +165,8 @@ impl Record {
             trouble: None,
             verdict: None,
             built: None,
+            quota: None,
+            refused: None,
             underway: None,
             retry_at: None,
         }
@@ -171,6 +180,13 @@ impl Record {
     /// Its process, if it is one.
     pub fn process(&self) -> Option<&ProcessSpec> {
         self.spec.as_ref().and_then(|s| process_of(&s.work))
+    }
+
+    /// The quota that its running container should be given and has not been.
+    pub fn quota_due(&self) -> Option<Quota> {
+        let wanted = self.spec.as_ref()?.quota;
+        let refused = self.refused.as_ref().is_some_and(|refused| refused.quota == wanted);
+        (self.quota != Some(wanted) && !refused && !self.is_build()).then_some(wanted)
     }
 
     /// Whether it is a service, which is restarted.
@@ -233,6 +249,8 @@ impl Record {
             last_exit: self.last_exit,
             trouble: self.trouble.clone(),
             built: self.built.clone(),
+            quota: self.quota.filter(|_| self.remains == Remains::Container),
+            refused: self.refused.clone(),
         }
     }
 }

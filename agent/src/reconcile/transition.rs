@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use berth_wire::code::Code;
 use berth_wire::id::InstanceId;
-use berth_wire::report::{Built, Exit, Trouble};
+use berth_wire::quota::Quota;
+use berth_wire::report::{Built, Exit, RefusedQuota, Trouble};
 use berth_wire::spec::Spec;
 
 use super::plan::Step;
@@ -56,6 +57,10 @@ pub enum Event {
         /// Whether the grace ran out.
         killed: bool,
     },
+    /// Its running container has this quota now.
+    QuotaSet(Quota),
+    /// Its running container cannot be given this quota; the one before is in force.
+    QuotaRefused(Box<RefusedQuota>),
     /// A build ended.
     BuildEnded(Box<Result<Built, Trouble>>),
     /// All but its address is gone.
@@ -91,6 +96,7 @@ pub fn begin(record: &mut Record, step: Step, now: Moment) {
         Step::Destroy(_) => Some(Underway::Destroy),
         Step::Clean(_) => Some(Underway::Clean),
         Step::Kill(..) => Some(Underway::Kill),
+        Step::Quota(_) => Some(Underway::Quota),
         Step::Cancel(_) => Some(Underway::Cancel),
         Step::Stop(..) => {
             record.enter(Phase::Stopping, now);
@@ -126,6 +132,8 @@ fn begin_launch(record: &mut Record, now: Moment) {
         record.restarts += 1;
     }
     record.remains = Remains::Container;
+    record.quota = record.spec.as_ref().map(|spec| spec.quota);
+    record.refused = None;
     record.enter(Phase::Preparing, now);
 }
 
@@ -160,6 +168,8 @@ pub fn apply(record: &mut Record, launch: u32, event: Event, now: Moment) -> Vec
             Vec::new()
         }
         Event::Stopped { killed } => stopped(record, killed),
+        Event::QuotaSet(quota) => quota_set(record, quota),
+        Event::QuotaRefused(refused) => quota_refused(record, *refused),
         Event::BuildEnded(outcome) => build_ended(record, *outcome, now),
         Event::Cleaned => {
             record.underway = None;
@@ -229,6 +239,7 @@ fn exited(
         Some(verdict) if verdict.code == Code::R23 => Exit::TimedOut,
         _ => exit,
     };
+    end_of_quota_step(record);
     record.out_of_memory += u32::from(exit == Exit::OutOfMemory);
     record.last_exit = Some(exit);
     record.pid = None;
@@ -264,7 +275,8 @@ fn explain(
 ) -> Option<Trouble> {
     let ended = sentence(exit);
     if exit == Exit::OutOfMemory {
-        let max = record.spec.as_ref().map_or(0, |s| s.quota.memory_bytes.max) >> 20;
+        let quota = record.quota.or_else(|| record.spec.as_ref().map(|s| s.quota));
+        let max = quota.map_or(0, |quota| quota.memory_bytes.max) >> 20;
         let message =
             format!("{} ran out of its {max} MiB of memory and was ended as a whole", record.label());
         return Some(Trouble { code: Code::R14, message, log_tail });
@@ -338,6 +350,28 @@ fn stopped(record: &mut Record, killed: bool) -> Vec<(Option<Code>, String)> {
     let message = format!("{} did not end within {grace} s of SIGTERM and was killed", record.label());
     record.trouble = Some(Trouble { code: Code::R12, message: message.clone(), log_tail: Vec::new() });
     vec![(Some(Code::R12), message)]
+}
+
+fn quota_set(record: &mut Record, quota: Quota) -> Vec<(Option<Code>, String)> {
+    end_of_quota_step(record);
+    record.refused = None;
+    // Not known before: it was adopted, and nothing changed for anybody.
+    let told = record.quota.is_some_and(|before| before != quota);
+    record.quota = Some(quota);
+    if told { vec![(None, "Quota changed while it runs".to_owned())] } else { Vec::new() }
+}
+
+fn quota_refused(record: &mut Record, refused: RefusedQuota) -> Vec<(Option<Code>, String)> {
+    end_of_quota_step(record);
+    let message = format!("{}; a new container takes over where the new quota is kept", refused.reason);
+    record.refused = Some(refused);
+    vec![(Some(Code::R26), message)]
+}
+
+fn end_of_quota_step(record: &mut Record) {
+    if record.underway == Some(Underway::Quota) {
+        record.underway = None;
+    }
 }
 
 fn build_ended(

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use berth_wire::digest::Digest;
 use berth_wire::name::{AppName, ProcessType};
-use berth_wire::quota::Quota;
 use berth_wire::spec::ProcessSpec;
 
 use super::release::Content;
@@ -68,8 +67,8 @@ pub fn process_spec(content: &Content, which: Which<'_>, run_seconds_max: u32) -
 
 /// What makes two instances of a process type the same, so that one serves on in place of the other: everything that
 /// the process could notice, but for the release's number. Scaling therefore restarts nobody; a restart does, as its
-/// nonce is part of it.
-pub fn fingerprint(content: &Content, process: &ProcessType, quota: &Quota) -> String {
+/// nonce is part of it. The quota is not: it changes under the running process (`plan/exchange.rs`).
+pub fn fingerprint(content: &Content, process: &ProcessType) -> String {
     let manifest = &content.manifest;
     let config: BTreeMap<&str, &String> = content.config.iter().map(|(k, v)| (k.as_str(), v)).collect();
     let parts = (
@@ -78,7 +77,6 @@ pub fn fingerprint(content: &Content, process: &ProcessType, quota: &Quota) -> S
         manifest.processes.get(process),
         (&manifest.env, config),
         (&manifest.health, manifest.stop_grace_seconds),
-        quota,
     );
     // Encoding these types cannot fail: all map keys are strings.
     Digest::of(&serde_json::to_vec(&parts).unwrap_or_default()).as_str().to_owned()
@@ -126,8 +124,8 @@ mod tests {
 
     #[test]
     fn a_fingerprint_must_change_with_all_that_the_process_could_notice() {
-        let (web, quota) = (ProcessType::web(), Quota::default());
-        let print = |content: &Content| fingerprint(content, &web, &quota);
+        let web = ProcessType::web();
+        let print = |content: &Content| fingerprint(content, &web);
         let base = print(&content());
         let scaled = Content {
             formation: crate::domain::formation::adopt(&Formation::new(), &content().manifest),

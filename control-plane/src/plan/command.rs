@@ -101,7 +101,7 @@ fn start(look: &mut Look<'_>, app: &AppState, release: &Release) {
     look.step(Step::Place(Box::new(Placed {
         spec,
         host,
-        fingerprint: fingerprint(content, &process, &quota),
+        fingerprint: fingerprint(content, &process),
         release: release.version,
         build: None,
         reason,

@@ -1,6 +1,8 @@
 //! Old instances for new ones of one process type, make before break:
 //!
-//! 1. An instance that does what the target wants is kept, whichever release made it.
+//! 1. An instance that does what the target wants is kept, whichever release made it. If only its quota differs, it gets
+//!    the new one while it runs; it counts as old where its host has no room for that, or says that the running
+//!    container cannot be given it.
 //! 2. New ones come up beside the old: all that are wanted, but not more than a surge beyond what there was.
 //! 3. An old one drains when the ready ones and the old ones together are more than wanted: so at every moment as many
 //!    work as before, or as wanted, whichever is less.
@@ -8,6 +10,7 @@
 use std::cmp::Reverse;
 
 use berth_wire::name::ProcessType;
+use berth_wire::quota::Quota;
 use berth_wire::report::{InstanceState, Trouble};
 use berth_wire::spec::{Desired, InstanceSpec, Work};
 
@@ -50,8 +53,8 @@ pub(crate) fn surge(count: u32) -> usize {
 /// Takes the next steps towards the target.
 pub(crate) fn exchange(look: &mut Look<'_>, app: &AppState, target: Target<'_>) -> Progress {
     let Target { release, process, scale, .. } = target;
-    let print = fingerprint(&release.content, process, &scale.quota);
-    let (kept, old) = sort(app, process, &print, scale.count, &look.serving);
+    let print = fingerprint(&release.content, process);
+    let (kept, old) = sort(look, app, process, &print, scale);
     let mut progress = Progress::default();
     let ready = kept.iter().filter(|p| look.is_ready(p)).count();
 
@@ -75,37 +78,65 @@ pub(crate) fn exchange(look: &mut Look<'_>, app: &AppState, target: Target<'_>) 
 
     let drained = drain(look, release, &kept, old, ready, scale.count as usize);
     let up = |p: &Placed| p.spec.release <= target.proven || look.is_ready(p);
-    progress.done = drained && kept.len() == scale.count as usize && kept.iter().all(up);
+    progress.done =
+        drained && kept.len() == scale.count as usize && kept.iter().all(|p| up(p) && has(p, &scale.quota));
     progress.kept = kept;
     progress
 }
 
 /// Which running instances do what is wanted, and which do not. Of two that do, the one that serves is kept.
 fn sort(
+    look: &mut Look<'_>,
     app: &AppState,
     process: &ProcessType,
     print: &str,
-    count: u32,
-    serving: &std::collections::HashSet<berth_wire::id::InstanceId>,
+    scale: Scale,
 ) -> (Vec<Placed>, Vec<Placed>) {
     let mut all: Vec<&Placed> = app
         .instances
         .iter()
         .filter(|p| p.runs() && p.service().is_some() && p.spec.process == *process)
         .collect();
-    all.sort_by_key(|p| (Reverse(serving.contains(&p.spec.id)), p.spec.id));
+    all.sort_by_key(|p| (Reverse(look.is_serving(p)), p.spec.id));
     let (mut kept, mut old) = (Vec::<Placed>::new(), Vec::new());
     for placed in all {
         // A service that its host gave up on is replaced, also where nothing else changes.
         let ended = placed.report.as_ref().is_some_and(|r| r.state == InstanceState::Exited);
-        let wanted = placed.fingerprint == print && (1..=count).contains(&placed.spec.index) && !ended;
-        if wanted && kept.iter().all(|k| k.spec.index != placed.spec.index) {
+        let wanted = placed.fingerprint == print && (1..=scale.count).contains(&placed.spec.index) && !ended;
+        let first = kept.iter().all(|k| k.spec.index != placed.spec.index);
+        if wanted && first && adjust(look, placed, &scale.quota) {
             kept.push(placed.clone());
         } else {
             old.push(placed.clone());
         }
     }
     (kept, old)
+}
+
+/// Sees to it that a running instance gets the quota; whether it can keep running for that.
+fn adjust(look: &mut Look<'_>, placed: &Placed, quota: &Quota) -> bool {
+    let report = placed.report.as_ref();
+    if report.and_then(|r| r.refused.as_ref()).is_some_and(|refused| refused.quota == *quota) {
+        return false;
+    }
+    if placed.spec.quota == *quota {
+        return true;
+    }
+    // An agent that does not say which quota is in force is one that cannot change it.
+    if report.is_some_and(|r| r.state == InstanceState::Healthy && r.quota.is_none()) {
+        return false;
+    }
+    let fits = look.room.resize(placed.host, &placed.spec.quota, quota);
+    if fits {
+        look.step(Step::Quota { instance: placed.spec.id, quota: *quota });
+    }
+    fits
+}
+
+/// Whether its host says that the quota is in force. One that has no container yet starts with it.
+fn has(placed: &Placed, quota: &Quota) -> bool {
+    let in_force = placed.report.as_ref().and_then(|report| report.quota);
+    placed.spec.quota == *quota && in_force.is_none_or(|in_force| in_force == *quota)
 }
 
 fn place(

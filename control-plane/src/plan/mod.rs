@@ -96,6 +96,13 @@ pub enum Step {
         /// In which.
         release: u64,
     },
+    /// A running instance gets another quota.
+    Quota {
+        /// Which.
+        instance: InstanceId,
+        /// What it may use from now on.
+        quota: Quota,
+    },
     /// An instance that has ended leaves its host's spec.
     Remove(InstanceId),
     /// A release stands elsewhere now.

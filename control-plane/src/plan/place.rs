@@ -111,6 +111,25 @@ impl Room {
         Ok((id, reason))
     }
 
+    /// Takes what a larger quota needs beyond a smaller one on the host that has it, or gives back what is no longer
+    /// needed; whether there is room.
+    pub fn resize(&mut self, host: HostId, from: &Quota, to: &Quota) -> bool {
+        let Some(host) = self.hosts.iter_mut().find(|has| has.id == host) else { return false };
+        let resized: [Option<u64>; RESOURCES] = std::array::from_fn(|i| {
+            let (from, to) = (floors(from)[i], floors(to)[i]);
+            if to <= from {
+                Some(host.free[i].saturating_add(from - to))
+            } else {
+                host.free[i].checked_sub(to - from)
+            }
+        });
+        let fits = resized.iter().all(Option::is_some);
+        if fits {
+            host.free = resized.map(Option::unwrap_or_default);
+        }
+        fits
+    }
+
     fn refusal(&self, wanted: Amounts) -> Trouble {
         let trouble = |code, message| Trouble { code, message, log_tail: Vec::new() };
         // Nearest: the one that lacks the smallest part of what is wanted.
@@ -218,6 +237,16 @@ mod tests {
         assert_eq!(refused.code, Code::R24);
         let said = "waits: no host has 512 MiB of memory free; nearest is h3 with 360 MiB of memory";
         assert_eq!(refused.message, said);
+    }
+
+    #[test]
+    fn a_larger_quota_must_fit_beside_what_the_host_has_already() {
+        let mut room = room(&[host(1, 1_000)]);
+        let (host, _) = room.place(APP, &ProcessType::web(), &quota(300)).unwrap();
+        assert!(!room.resize(host, &quota(300), &quota(901)));
+        assert!(room.resize(host, &quota(300), &quota(900)));
+        assert!(room.resize(host, &quota(900), &quota(100)));
+        assert!(room.place(APP, &ProcessType::web(), &quota(800)).is_ok());
     }
 
     #[test]

@@ -120,8 +120,8 @@ fn drain_services(look: &mut Look<'_>, app: &AppState, reason: &str) {
 /// up (`proven`). Those taken over from before do not: they may have been unwell for other reasons.
 fn own<'a>(app: &'a AppState, release: &'a Release, proven: u64) -> impl Iterator<Item = &'a Placed> {
     let wanted = move |p: &Placed| {
-        let scale = release.content.formation.get(&p.spec.process);
-        scale.is_some_and(|s| fingerprint(&release.content, &p.spec.process, &s.quota) == p.fingerprint)
+        let known = release.content.formation.contains_key(&p.spec.process);
+        known && fingerprint(&release.content, &p.spec.process) == p.fingerprint
     };
     app.instances
         .iter()

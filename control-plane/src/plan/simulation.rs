@@ -11,7 +11,7 @@ use berth_wire::id::{AppId, HostId, InstanceId, TeamId};
 use berth_wire::image::{AppManifest, ImageRef};
 use berth_wire::name::ProcessType;
 use berth_wire::quota::{Bounds, MIB, Quota};
-use berth_wire::report::{EdgeReport, Exit, HostFacts, InstanceReport, InstanceState, Trouble};
+use berth_wire::report::{EdgeReport, Exit, HostFacts, InstanceReport, InstanceState, RefusedQuota, Trouble};
 use berth_wire::spec::Desired;
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
@@ -269,6 +269,10 @@ impl World {
                 let i = find(instances, instance);
                 instances[i].release = release;
             }
+            Step::Quota { instance, quota } => {
+                let i = find(instances, instance);
+                instances[i].spec.quota = quota;
+            }
             Step::Remove(instance) => {
                 let i = find(instances, instance);
                 instances.remove(i);
@@ -323,6 +327,8 @@ fn turn(placed: &Placed, broken: bool, now: Timestamp) -> InstanceReport {
         last_exit: None,
         trouble: None,
         built: None,
+        quota: None,
+        refused: None,
     });
     let state = match (placed.spec.desired, before.state) {
         _ if placed.report.is_none() => S::Preparing,
@@ -341,7 +347,16 @@ fn turn(placed: &Placed, broken: bool, now: Timestamp) -> InstanceReport {
     });
     let restarts = before.restarts + u32::from(before.state == S::BackingOff && state == S::Preparing);
     let since = if state == before.state { before.since } else { now };
-    InstanceReport { state, since, restarts, trouble, ..before }
+    // Every third instance cannot be changed while it runs.
+    let stubborn = placed.spec.id.0.as_u128() % 3 == 0;
+    let (mut quota, mut refused) = (before.quota, None);
+    match before.quota {
+        Some(in_force) if in_force != placed.spec.quota && stubborn => {
+            refused = Some(RefusedQuota { quota: placed.spec.quota, reason: "played".into() });
+        }
+        _ => quota = matches!(state, S::Starting | S::Healthy).then_some(placed.spec.quota),
+    }
+    InstanceReport { state, since, restarts, trouble, quota, refused, ..before }
 }
 
 proptest! {

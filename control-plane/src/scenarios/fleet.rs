@@ -21,7 +21,7 @@ use berth_wire::id::{BuildId, InstanceId};
 use berth_wire::image::{AppManifest, ImageRef};
 use berth_wire::quota::MIB;
 use berth_wire::report::{
-    Built, EdgeReport, Exit, HostFacts, InstanceReport, InstanceState, Report, Trouble,
+    Built, EdgeReport, Exit, HostFacts, InstanceReport, InstanceState, RefusedQuota, Report, Trouble,
 };
 use berth_wire::spec::{Desired, InstanceSpec, Spec, Work};
 use http::{Request, StatusCode};
@@ -40,6 +40,8 @@ pub enum Behaviour {
     Hangs,
     /// Its agent was killed in the middle (builds).
     Interrupted,
+    /// It comes up, and cannot be given another quota while it runs.
+    Stubborn,
 }
 
 /// How each process behaves.
@@ -255,6 +257,8 @@ fn turn(
         last_exit: None,
         trouble: None,
         built: None,
+        quota: None,
+        refused: None,
     };
     let Some(before) = before else { return fresh };
     let state = match (instance.desired, before.state, behaviour) {
@@ -267,7 +271,7 @@ fn turn(
         (Desired::Run, InstanceState::Exited, _) => InstanceState::Exited,
         (Desired::Run, _, Behaviour::Interrupted) => InstanceState::Exited,
         (Desired::Run, _, Behaviour::ExitsAtOnce) => InstanceState::BackingOff,
-        (Desired::Run, _, Behaviour::Well) => InstanceState::Healthy,
+        (Desired::Run, _, Behaviour::Well | Behaviour::Stubborn) => InstanceState::Healthy,
     };
     let once = !matches!(instance.work, Work::Service(_));
     let state = match state {
@@ -291,7 +295,15 @@ fn turn(
     let last_exit = ended.then_some(Exit::Code(u8::from(crashed)));
     let restarts = before.restarts + u32::from(crashed && before.state == InstanceState::BackingOff);
     let since = if state == before.state { before.since } else { now };
-    InstanceReport { state, since, restarts, last_exit, trouble, built, ..before }
+    let running = (state == InstanceState::Healthy).then_some(instance.quota);
+    let (quota, refused) = match before.quota {
+        Some(in_force) if in_force != instance.quota && behaviour == Behaviour::Stubborn => {
+            let refused = RefusedQuota { quota: instance.quota, reason: "it uses too much".into() };
+            (Some(in_force), Some(refused))
+        }
+        _ => (running, None),
+    };
+    InstanceReport { state, since, restarts, last_exit, trouble, built, quota, refused, ..before }
 }
 
 fn built(repository: &str) -> Built {

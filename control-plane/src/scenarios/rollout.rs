@@ -194,6 +194,34 @@ async fn a_failing_release_command_must_switch_nothing() {
 }
 
 #[tokio::test]
+async fn a_new_quota_must_reach_the_instance_that_runs() {
+    let fleet = serving().await;
+    let before = fleet.instances("shop").await;
+    let v2 = patch(&fleet, "formation", r#"[{"process":"web","quota":{"pids":{"max":99}}}]"#).await;
+    fleet.beats(6).await;
+    assert_eq!(fleet.status("shop", v2).await, ReleaseStatus::Current);
+    let after = fleet.instances("shop").await;
+    assert_eq!(
+        after.iter().map(|i| i.id).collect::<Vec<_>>(),
+        before.iter().map(|i| i.id).collect::<Vec<_>>()
+    );
+    assert_eq!(after[0].quota.pids.max, 99);
+}
+
+#[tokio::test]
+async fn an_instance_that_cannot_have_a_new_quota_must_be_replaced_by_one_that_has_it() {
+    let fleet = serving().await;
+    let before = fleet.instances("shop").await;
+    *fleet.behaviour.lock().unwrap() = Box::new(|_| Behaviour::Stubborn);
+    let v2 = patch(&fleet, "formation", r#"[{"process":"web","quota":{"pids":{"max":99}}}]"#).await;
+    fleet.beats(12).await;
+    assert_eq!(fleet.status("shop", v2).await, ReleaseStatus::Current);
+    let after = fleet.instances("shop").await;
+    assert_eq!((after.len(), after[0].quota.pids.max), (1, 99));
+    assert_ne!(after[0].id, before[0].id);
+}
+
+#[tokio::test]
 async fn a_release_without_room_must_wait_and_say_why() {
     let fleet = serving().await;
     let big = r#"[{"process":"web","quota":{"memory_bytes":{"floor":2200000000,"max":2200000000}}}]"#;

@@ -2,6 +2,7 @@
 
 use berth_wire::digest::Digest;
 use berth_wire::id::{AppId, BuildId, HostId, InstanceId};
+use berth_wire::quota::Quota;
 use berth_wire::spec::{Desired, InstanceSpec};
 use sqlx::{FromRow, SqliteConnection};
 
@@ -121,6 +122,32 @@ pub async fn release_update(
 ) -> Result<(), StoreError> {
     sqlx::query("UPDATE instances SET release = ? WHERE id = ?")
         .bind(release.cast_signed())
+        .bind(instance.to_string())
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Gives an instance another quota.
+///
+/// # Errors
+/// The store failed.
+pub async fn quota_update(
+    store: &Store,
+    conn: &mut SqliteConnection,
+    instance: InstanceId,
+    quota: Quota,
+) -> Result<(), StoreError> {
+    let sealed: Option<Vec<u8>> = sqlx::query_scalar("SELECT spec_sealed FROM instances WHERE id = ?")
+        .bind(instance.to_string())
+        .fetch_optional(&mut *conn)
+        .await?;
+    let Some(sealed) = sealed else { return Ok(()) };
+    let plain = store.sealer().open_sealed(&context(instance), &sealed)?;
+    let spec: InstanceSpec = from_json("instances.spec_sealed", &String::from_utf8_lossy(&plain))?;
+    let plain = to_json("instances.spec_sealed", &InstanceSpec { quota, ..spec })?;
+    sqlx::query("UPDATE instances SET spec_sealed = ? WHERE id = ?")
+        .bind(store.sealer().seal(&context(instance), plain.as_bytes())?)
         .bind(instance.to_string())
         .execute(conn)
         .await?;

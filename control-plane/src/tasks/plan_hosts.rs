@@ -153,6 +153,7 @@ async fn apply(
             instances::desired_update(conn, instance, berth_wire::spec::Desired::Drain, &reason).await
         }
         Step::Adopt { instance, release } => instances::release_update(conn, instance, release).await,
+        Step::Quota { instance, quota } => instances::quota_update(store, conn, instance, quota).await,
         Step::Remove(instance) => instances::delete(conn, instance).await,
         Step::Release { app, version, status, switched_at, trouble } => {
             releases::update(conn, (app, version), status, switched_at, trouble.as_ref()).await

@@ -4,6 +4,7 @@ MODE  ok | exit | never | loopback | wrong-port | stubborn | hungry
 """
 import http.server, os, signal, socketserver, sys, threading, time, urllib.parse
 
+HELD = []
 MODE = os.environ.get("MODE", "ok")
 PORT = int(os.environ.get("PORT", "0"))
 VERSION = open(os.path.join(os.path.dirname(__file__) or ".", "VERSION")).read().strip()
@@ -44,6 +45,9 @@ class Probe(http.server.BaseHTTPRequestHandler):
             for at in range(0, len(held), 4096):
                 held[at] = 1
             self.answer(200, "held\n")
+        elif url.path == "/hold":
+            HELD.append(os.urandom(int(ask["mib"]) << 20))
+            self.answer(200, "held for good\n")
         elif url.path == "/disk":
             try:
                 with open("/app/filler", "wb") as filler:

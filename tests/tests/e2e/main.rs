@@ -8,6 +8,7 @@ mod build;
 mod deaths;
 mod lifecycle;
 mod observe;
+mod quota;
 mod release;
 mod tutorial;
 
@@ -46,7 +47,8 @@ fn main() -> ExitCode {
     };
     arguments.test_threads.get_or_insert(3);
     let side_by_side =
-        [build::ALL, release::ALL, lifecycle::ALL, observe::ALL, bad_input::ALL, tutorial::ALL].concat();
+        [build::ALL, release::ALL, lifecycle::ALL, quota::ALL, observe::ALL, bad_input::ALL, tutorial::ALL]
+            .concat();
     let first = libtest_mimic::run(&arguments, trials(&berth, &side_by_side));
     arguments.test_threads = Some(1);
     let then = libtest_mimic::run(&arguments, trials(&berth, deaths::ALL));

@@ -58,6 +58,13 @@ pub enum RequestBody {
         /// Which.
         id: InstanceId,
     },
+    /// Changes how many lines a second a container may log; nothing if its output leads to descriptors.
+    LogRate {
+        /// Which.
+        id: InstanceId,
+        /// Lines a second; those above are discarded and counted.
+        lines_per_second: u32,
+    },
     /// Replaces the program by the newest on disk, in place: the same process, the same children.
     Upgrade,
 }

@@ -5,22 +5,28 @@ use std::path::Path;
 
 use berth_wire::quota::Quota;
 
-use super::super::control::{CgroupError, Kept, Setting, apply};
+use super::super::control::{CgroupError, Kept, Setting, apply, read_number};
 
 const LIMIT: &str = "memory.limit_in_bytes";
 const LIMIT_WITH_SWAP: &str = "memory.memsw.limit_in_bytes";
 
 /// Sets both limits. The kernel refuses a moment in which memory is above memory+swap, so the order depends on the
-/// direction: lowering writes memory first, raising memory+swap first. An attempt in the wrong order changes nothing.
+/// direction: lowering writes memory first, raising memory+swap first. A limit below what is in use makes the kernel
+/// reclaim, and refuse (EBUSY) if that is not enough.
 pub(in super::super) fn set(group: &Path, quota: &Quota) -> Result<(), CgroupError> {
     let max = quota.memory_bytes.max;
     let memory = Setting::new(LIMIT, max);
     let with_swap = Setting::optional(LIMIT_WITH_SWAP, max);
     apply(group, &[Setting::optional("memory.swappiness", 0)])?;
-    if apply(group, &[memory.clone(), with_swap.clone()]).is_ok() {
-        return Ok(());
+    let lowers = max < read_number(&group.join(LIMIT))?;
+    let done = if lowers { apply(group, &[memory, with_swap]) } else { apply(group, &[with_swap, memory]) };
+    match done {
+        Err(CgroupError::Io { source, .. }) if source.raw_os_error() == Some(libc::EBUSY) => {
+            let usage_bytes = read_number(&group.join("memory.usage_in_bytes"))?;
+            Err(CgroupError::MemoryInUse { usage_bytes, max_bytes: max })
+        }
+        done => done,
     }
-    apply(group, &[with_swap, memory])
 }
 
 /// Usage and OOM counters.

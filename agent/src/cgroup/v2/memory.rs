@@ -5,7 +5,7 @@ use std::path::Path;
 
 use berth_wire::quota::Quota;
 
-use super::super::control::{CgroupError, Kept, Setting};
+use super::super::control::{CgroupError, Kept, Setting, read_number, write};
 
 /// Swap and OOM group first, so that the limit never holds without them.
 pub(in super::super) fn limits(quota: &Quota) -> Vec<Setting> {
@@ -14,8 +14,31 @@ pub(in super::super) fn limits(quota: &Quota) -> Vec<Setting> {
         Setting::new("memory.oom.group", 1),
         Setting::new("memory.low", quota.memory_bytes.floor),
         Setting::new("memory.max", quota.memory_bytes.max),
+        Setting::new("memory.high", "max"),
     ]
 }
+
+/// Sees to it that the memory in use fits a new limit: written at once, a limit below it would have the OOM killer end the
+/// container. memory.high keeps use from growing meanwhile (memory.reclaim is there since 5.19).
+pub(in super::super) fn make_room(group: &Path, quota: &Quota) -> Result<(), CgroupError> {
+    let (current, max_bytes) = (group.join("memory.current"), quota.memory_bytes.max);
+    let excess = read_number(&current)?.saturating_sub(max_bytes);
+    if excess == 0 {
+        return Ok(());
+    }
+    write(&group.join("memory.high"), &max_bytes.to_string())?;
+    // Refused (EAGAIN) if it got less than was asked for; what counts is what is left.
+    let _ = write(&group.join("memory.reclaim"), &(excess + RECLAIM_EXTRA_BYTES).to_string());
+    let usage_bytes = read_number(&current)?;
+    if usage_bytes <= max_bytes {
+        return Ok(());
+    }
+    write(&group.join("memory.high"), "max")?;
+    Err(CgroupError::MemoryInUse { usage_bytes, max_bytes })
+}
+
+/// Reclaimed beyond what is asked for, so that the container can breathe until the limit is set.
+const RECLAIM_EXTRA_BYTES: u64 = 1 << 20;
 
 /// What the parent group gets: protection is capped by the ancestors', so the parent passes on whatever a child has.
 pub(in super::super) fn parent_limits() -> Vec<Setting> {

@@ -9,7 +9,7 @@ use berth_wire::digest::Digest;
 use berth_wire::id::{AppId, HostId, InstanceId, TeamId};
 use berth_wire::image::{HealthCheck, ImageRef};
 use berth_wire::quota::Quota;
-use berth_wire::report::{Exit, InstanceState, Trouble};
+use berth_wire::report::{Exit, InstanceState, RefusedQuota, Trouble};
 use berth_wire::spec::{Desired, Generation, InstanceSpec, ProcessSpec, Spec, Work};
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -160,6 +160,15 @@ impl World {
                 self.addresses.insert(id, ());
                 self.tell(id, Event::Started { address: Some(Ipv4Addr::new(198, 18, 0, 2)), pid: 1 });
             }
+            (Some(Underway::Quota), 0) => self.tell(id, Event::Refused { reason: "played".into() }),
+            (Some(Underway::Quota), 1) => {
+                let refused = RefusedQuota { quota: self.wanted_quota(id), reason: "played".into() };
+                self.tell(id, Event::QuotaRefused(Box::new(refused)));
+            }
+            (Some(Underway::Quota), _) => {
+                let quota = self.wanted_quota(id);
+                self.tell(id, Event::QuotaSet(quota));
+            }
             (Some(Underway::Build), _) => self.tell(id, Event::BuildEnded(Box::new(Err(trouble())))),
             (Some(Underway::Cancel), _) => self.tell(id, Event::BuildEnded(Box::new(Err(trouble())))),
             (Some(Underway::Stop | Underway::Clean | Underway::Destroy), 0) => {
@@ -177,6 +186,10 @@ impl World {
             }
             (None, _) => {}
         }
+    }
+
+    fn wanted_quota(&self, id: InstanceId) -> Quota {
+        self.records[&id].spec.as_ref().unwrap().quota
     }
 
     pub(super) fn exit(&mut self, id: InstanceId, exit: Exit) {

@@ -1,0 +1,59 @@
+//! Another quota for a container that runs. What can refuse comes first, so that a refusal changes nothing; each part may
+//! be repeated. Which quota it should be is decided by the callers.
+
+use berth_wire::id::InstanceId;
+use berth_wire::quota::{MIB, Quota};
+
+use super::{Host, unless_gone};
+use crate::cgroup::CgroupError;
+
+/// Why a running container was not given a quota.
+#[derive(Debug, thiserror::Error)]
+pub enum QuotaError {
+    /// It cannot have it while it runs; the quota before is in force.
+    #[error("{0}")]
+    Never(String),
+    /// Something of the machine is in the way; part of it may be in force.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Host {
+    /// Gives a running container another quota. A max below what is in use is refused where the kernel would end or block the
+    /// container for it: memory that cannot be reclaimed, disk that is written to. Processes above a new max live on.
+    ///
+    /// # Errors
+    /// [`QuotaError::Never`] if only a new container can have it.
+    pub async fn set_quota(&self, id: InstanceId, quota: Quota) -> Result<(), QuotaError> {
+        // A space that has no counter has no content either.
+        let written = self.disk.usage(id).unwrap_or_default();
+        if written > quota.disk_bytes.max {
+            let (has, max) = (written / MIB, quota.disk_bytes.max / MIB);
+            let message =
+                format!("it has written {has} MiB to its own root, more than the {max} MiB it may have");
+            return Err(QuotaError::Never(message));
+        }
+        self.set_group_quota(id, quota).await?;
+        self.disk.limit(id, quota.disk_bytes.max).await.map_err(QuotaError::failed)?;
+        let lines_per_second = u32::try_from(quota.log_lines_per_second.max).unwrap_or(u32::MAX);
+        unless_gone(self.launcher.set_log_rate(id, lines_per_second).await).map_err(QuotaError::failed)
+    }
+
+    async fn set_group_quota(&self, id: InstanceId, quota: Quota) -> Result<(), QuotaError> {
+        let Some(group) = self.cgroups.get(id).map_err(QuotaError::failed)? else {
+            return Err(QuotaError::Failed(format!("container {id} has no control group")));
+        };
+        // Reclaiming memory takes as long as the disk does.
+        let set = tokio::task::spawn_blocking(move || group.set_quota(&quota)).await;
+        match set.map_err(|_| QuotaError::Failed("interrupted".to_owned()))? {
+            Err(error @ CgroupError::MemoryInUse { .. }) => Err(QuotaError::Never(error.to_string())),
+            done => done.map_err(QuotaError::failed),
+        }
+    }
+}
+
+impl QuotaError {
+    fn failed(reason: impl std::fmt::Display) -> Self {
+        Self::Failed(reason.to_string())
+    }
+}

@@ -1,0 +1,86 @@
+//! Quotas under a running app: a change reaches the instances that run, and what they cannot have brings new ones; neither fails
+//! a request.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use berth_tests::installation::{Installation, eventually};
+use berth_tests::repository::Repository;
+use berth_tests::traffic::{Traffic, get};
+
+use crate::Scenario;
+
+pub const ALL: &[Scenario] = &[
+    ("a_larger_quota_must_reach_a_running_instance_under_traffic", raised_while_it_runs),
+    ("a_quota_below_what_is_in_use_must_bring_a_new_instance", lowered_below_use),
+];
+
+fn raised_while_it_runs(berth: &Installation) {
+    let app = "e2e-raise";
+    Repository::of_app(berth, app, "tests/apps/probe").push_ok();
+    let before = instance(berth, app);
+    let traffic = Traffic::start(berth, app, "/", 2);
+    let changes = ["web.memory=640M", "web.cpu=750m", "web.cpu.floor=250m", "web.pids=77", "web.log-rate=5"];
+    berth.berth_ok(&[&["scale"], &changes[..], &["-a", app]].concat());
+    assert_eq!(instance(berth, app), before, "the quota must change under the same instance");
+    let holds = |files: &[&str]| {
+        let found = files.iter().find_map(|file| Some(control_file(&before, file)?.trim().to_owned()));
+        found.unwrap_or_else(|| panic!("no control file of {before} is called any of {files:?}"))
+    };
+    assert_eq!(holds(&["memory.max", "memory.limit_in_bytes"]), (640_u64 << 20).to_string());
+    let bandwidth = holds(&["cpu.max", "cpu.cfs_quota_us"]);
+    assert_eq!(bandwidth.split(' ').next(), Some("75000"), "{bandwidth}");
+    let weight = holds(&["cpu.weight", "cpu.shares"]);
+    assert!(weight == "25" || weight == "256", "{weight}");
+    assert_eq!(holds(&["pids.max"]), "77");
+    // Released at once, before: 512 MiB, and 256 processes.
+    assert_eq!(get(berth, app, "/memory?mib=560").status, 200);
+    assert_eq!(get(berth, app, "/forks?count=100").status, 507);
+    get(berth, app, "/log?lines=400&text=chatter");
+    let lines = || berth.berth_ok(&["logs", "-n", "500", "-a", app]).matches("chatter").count();
+    assert!(eventually(Duration::from_secs(5), || lines() > 0));
+    assert!(lines() < 50, "{} of 400 lines were let through at 5 a second", lines());
+    traffic.must_not_have_failed();
+}
+
+fn lowered_below_use(berth: &Installation) {
+    let app = "e2e-lower";
+    Repository::of_app(berth, app, "tests/apps/probe").push_ok();
+    let before = instance(berth, app);
+    assert_eq!(get(berth, app, "/hold?mib=150").status, 200);
+    let traffic = Traffic::start(berth, app, "/", 2);
+    berth.berth_ok(&["scale", "web.memory=96M", "-a", app]);
+    let after = instance(berth, app);
+    assert_ne!(after, before, "what uses 150 MiB cannot be given 96");
+    let limit = ["memory.max", "memory.limit_in_bytes"].iter().find_map(|file| control_file(&after, file));
+    assert_eq!(limit.as_deref().map(str::trim), Some((96_u64 << 20).to_string().as_str()));
+    let events = berth.berth_ok(&["events", "-a", app]);
+    assert!(events.contains("R26") && !events.contains("R14"), "{events}");
+    traffic.must_not_have_failed();
+}
+
+/// The id of the app's only instance.
+fn instance(berth: &Installation, app: &str) -> String {
+    let one = || {
+        let running = berth.berth_json(&["ps", "-a", app]);
+        let running = running.as_array().filter(|all| all.len() == 1)?.first()?.clone();
+        running["id"].as_str().map(str::to_owned)
+    };
+    assert!(eventually(Duration::from_secs(60), || one().is_some()), "the old instance must go");
+    one().unwrap_or_default()
+}
+
+/// What a control file of an instance says, in whichever hierarchy it is.
+fn control_file(instance: &str, file: &str) -> Option<String> {
+    fn find(dir: &Path, name: &str, file: &str, levels: usize) -> Option<PathBuf> {
+        let wanted = dir.join(name).join(file);
+        if wanted.exists() {
+            return Some(wanted);
+        }
+        let below = std::fs::read_dir(dir).ok()?.flatten().filter(|_| levels > 0);
+        below
+            .filter(|entry| entry.path().is_dir())
+            .find_map(|entry| find(&entry.path(), name, file, levels - 1))
+    }
+    std::fs::read_to_string(find(Path::new("/sys/fs/cgroup"), instance, file, 4)?).ok()
+}

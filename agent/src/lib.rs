@@ -1,5 +1,6 @@
 //! The agent: makes a host match its spec. Each module's header says what belongs in it.
 
+pub mod attach;
 pub mod build;
 pub mod bundle;
 pub mod cgroup;

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode};
 use std::time::Duration;
 
-use berth_wire::code::Code;
 use berth_wire::id::InstanceId;
 use berth_wire::quota::{Bounds, MIB, Quota};
 use berth_wire::report::Exit;
@@ -95,7 +94,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         Err(error) => {
             eprintln!("berth-agent: {error}");
             ExitCode::from(match &error {
-                RunError::Start(StartError { code: Code::R19, .. }) => 127,
+                RunError::Start(StartError { status: Some(status), .. }) => *status,
                 _ => 125,
             })
         }

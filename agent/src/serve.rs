@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::attach::commands::Commands;
 use crate::build::Builder;
 use crate::cgroup::Cgroups;
 use crate::config::Config;
@@ -109,6 +110,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let logs = config.data_dir.join("logs");
 
     let machine = Arc::new(OnHost::new(host.clone(), registry, logs.clone(), builder, ledger.subscribe()));
+    let commands = Arc::new(Commands::new(machine.clone()));
     let edge = OnEdge::new(routes.clone());
     let reconciler = Reconciler::new(machine, edge, ledger.subscribe(), journal.clone(), memories);
     let snapshots = reconciler.subscribe();
@@ -136,7 +138,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     );
     spawn_endless(&mut loops, specs::follow(link.clone(), ledger));
     spawn_endless(&mut loops, reports::send(link.clone(), sources));
-    spawn_endless(&mut loops, sessions::answer(link, logs.clone(), metrics.clone()));
+    spawn_endless(&mut loops, sessions::answer(link, logs.clone(), metrics.clone(), commands));
     spawn_endless(&mut loops, samples.keep_taking());
     spawn_endless(&mut loops, out_of_memory::end_the_rest(host.clone(), snapshots.clone()));
     spawn_endless(&mut loops, keep_tidy(host.clone(), logs.clone(), snapshots));

@@ -5,8 +5,8 @@ use berth_wire::name::AppName;
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    apps, builds, config, deploy, events, explain, git_credential, login, logs, ps, releases, restart,
-    rollback, scale, stacks, tokens,
+    apps, builds, config, deploy, events, exec, explain, git_credential, login, logs, ps, releases, restart,
+    rollback, run, scale, stacks, tokens,
 };
 
 const EXIT_STATUS: &str = "\
@@ -18,6 +18,7 @@ Exit status:
   4  not signed in, or not allowed
   5  there is no such app, release, build, token or code
   6  the build failed, or the release did not come up
+run and exec: the command's own, or 125 for all of these
 
 Which app: --app, else BERTH_APP, else the git remote called berth.
 Which control plane: BERTH_URL (with BERTH_TOKEN), else that of the git remote, else the last `berth login`.";
@@ -64,6 +65,10 @@ pub enum Command {
     Restart(restart::Arguments),
     /// Show what the app and the platform wrote
     Logs(logs::Arguments),
+    /// Run a command in a container of its own
+    Run(run::Arguments),
+    /// Run a command inside a running instance
+    Exec(exec::Arguments),
     /// List and show builds and their logs
     Builds(builds::Arguments),
     /// Show what happened to the app

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use berth_wire::api::Problem;
+use berth_wire::attach::PROTOCOL;
 use berth_wire::code::Code;
+use reqwest::header::{CONNECTION, UPGRADE};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -99,6 +101,24 @@ impl Client {
     ) -> Result<T, Failure> {
         let response = self.send(self.request(method, path)?.json(body)).await?;
         self.json(response).await
+    }
+
+    /// A JSON body; the connection then belongs to an attached command.
+    ///
+    /// # Errors
+    /// As [`Client::send`], or the control plane (or a proxy before it) does not hand the connection over.
+    pub async fn upgrade<B: Serialize + ?Sized>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &B,
+    ) -> Result<reqwest::Upgraded, Failure> {
+        let request = self.request(method, path)?.header(CONNECTION, "upgrade").header(UPGRADE, PROTOCOL);
+        let response = request.json(body).send().await.map_err(|error| self.unreachable(&error))?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(self.refusal(response).await);
+        }
+        response.upgrade().await.map_err(|error| self.unreachable(&error))
     }
 
     /// DELETE.

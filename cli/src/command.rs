@@ -7,6 +7,7 @@ pub mod config;
 pub mod deploy;
 pub mod doctor;
 pub mod events;
+pub mod exec;
 pub mod explain;
 pub mod git_credential;
 pub mod hosts;
@@ -17,6 +18,7 @@ pub mod ps;
 pub mod releases;
 pub mod restart;
 pub mod rollback;
+pub mod run;
 pub mod scale;
 pub mod stacks;
 pub mod status;
@@ -27,20 +29,22 @@ use crate::failure::Failure;
 use crate::screen::Screen;
 use crate::session::Session;
 
-/// Runs one command.
+/// Runs one command; answers with the exit status, which is not 0 only if that of another command is passed on.
 ///
 /// # Errors
 /// Whatever made it fail.
-pub async fn run(screen: &Screen, arguments: Arguments) -> Result<(), Failure> {
+pub async fn run(screen: &Screen, arguments: Arguments) -> Result<u8, Failure> {
     // These work without a control plane.
     match &arguments.command {
-        Command::Explain(explain) => return explain::run(screen, explain),
-        Command::GitCredential(request) => return git_credential::run(request),
-        Command::Login(login) => return login::run(screen, login).await,
+        Command::Explain(explain) => return explain::run(screen, explain).map(|()| 0),
+        Command::GitCredential(request) => return git_credential::run(request).map(|()| 0),
+        Command::Login(login) => return login::run(screen, login).await.map(|()| 0),
         _ => {}
     }
     let session = Session::new(screen, arguments.app)?;
-    match arguments.command {
+    let done = match arguments.command {
+        Command::Run(arguments) => return run::run(&session, arguments).await,
+        Command::Exec(arguments) => return exec::run(&session, arguments).await,
         Command::Logout => logout::run(&session),
         Command::Status => status::run(&session).await,
         Command::Apps(arguments) => apps::run(&session, arguments).await,
@@ -60,5 +64,6 @@ pub async fn run(screen: &Screen, arguments: Arguments) -> Result<(), Failure> {
         Command::Url => apps::url(&session).await,
         Command::Doctor => doctor::run(&session).await,
         Command::Explain(_) | Command::GitCredential(_) | Command::Login(_) => Ok(()),
-    }
+    };
+    done.map(|()| 0)
 }

@@ -22,6 +22,8 @@ pub enum Exit {
     NotFound = 5,
     /// The build failed or the release did not come up.
     ReleaseFailed = 6,
+    /// A command was to be attached to, and it is Berth that failed: every lower status may be the command's own.
+    Attached = 125,
 }
 
 impl From<Exit> for ExitCode {
@@ -36,6 +38,8 @@ impl From<Exit> for ExitCode {
 pub struct Failure {
     /// Exit status.
     pub exit: Exit,
+    /// Another exit status, where the command that was attached to is to blame.
+    pub status: Option<u8>,
     /// Something to look up, where there is.
     pub code: Option<Code>,
     /// What was tried, on what, and what to do.
@@ -47,7 +51,7 @@ pub struct Failure {
 impl Failure {
     /// Without a code.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, code: None, message: message.into(), log_tail: Vec::new() }
+        Self { exit, status: None, code: None, message: message.into(), log_tail: Vec::new() }
     }
 
     /// A command line that cannot be.
@@ -64,6 +68,23 @@ impl Failure {
     pub fn with_code(mut self, code: Code) -> Self {
         self.code = Some(code);
         self
+    }
+
+    /// The same with a status of the command's.
+    pub fn with_status(mut self, status: u8) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    /// The same while a command was to be attached to.
+    pub fn attached(mut self) -> Self {
+        self.exit = Exit::Attached;
+        self
+    }
+
+    /// What to exit with.
+    pub fn exit_code(&self) -> ExitCode {
+        self.status.map_or_else(|| self.exit.into(), ExitCode::from)
     }
 
     /// A build or release that failed.
@@ -85,7 +106,7 @@ impl From<Problem> for Failure {
             404 => Exit::NotFound,
             _ => Exit::Failed,
         };
-        Self { exit, code: Some(problem.code), message: problem.detail, log_tail: problem.log_tail }
+        Self { exit, status: None, code: Some(problem.code), message: problem.detail, log_tail: problem.log_tail }
     }
 }
 

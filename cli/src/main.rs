@@ -2,9 +2,10 @@
 //!
 //! This file starts it and turns a failure into an exit status. One command is one file in [`command`]; what
 //! they share is named for what it is: [`client`] (HTTP), [`screen`] (tables, progress, JSON), [`settle`]
-//! (waiting for a release). Nothing here is specific to Linux.
+//! (waiting for a release), [`attach`] (being attached to a command). Nothing here is specific to Linux.
 
 mod arguments;
+mod attach;
 mod client;
 mod command;
 mod credentials;
@@ -38,10 +39,10 @@ fn main() -> ExitCode {
     // A thread that still reads a directory must not hold up the end.
     runtime.shutdown_background();
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => ExitCode::from(status),
         Err(failure) => {
             screen.failure(&failure);
-            failure.exit.into()
+            failure.exit_code()
         }
     }
 }

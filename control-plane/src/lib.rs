@@ -7,7 +7,8 @@
 //! | [`api`] | `/v1`: one file per resource |
 //! | [`git`], [`intake`] | push; source trees coming in |
 //! | [`registry`], [`agents`] | images; what hosts ask and say |
-//! | [`blobs`], [`build_logs`], [`sessions`], [`log_sources`] | content by digest, build output, streams from agents behind NAT |
+//! | [`blobs`], [`build_logs`] | content by digest, build output |
+//! | [`sessions`], [`log_sources`], [`attach`] | streams from agents behind NAT: logs, metrics, attached commands |
 //! | [`domain`], [`plan`] | pure rules; they import no I/O and no clock |
 //! | [`store`] | the only place with SQL |
 //! | [`tasks`] | background loops |
@@ -18,6 +19,7 @@ pub mod admin;
 pub mod agents;
 pub mod api;
 pub mod app;
+pub mod attach;
 pub mod blobs;
 pub mod build_logs;
 pub mod config;

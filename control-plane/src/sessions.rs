@@ -1,5 +1,6 @@
 //! Sessions: a rendezvous between somebody at the API and an agent behind NAT (see `berth_wire::session`). In memory
-//! only: a restart of the control plane ends them, and whoever opened one asks again.
+//! only: a restart of the control plane ends them, and whoever opened one asks again. A session is either read (chunks that
+//! an agent posts: logs, metrics) or goes both ways (a connection that the agent had upgraded: attach, exec).
 //!
 //! ```text
 //! open ──> waiting ──(agent's poll)──> handed out ──(agent's POST)──> streaming ──> either side hangs up
@@ -14,7 +15,9 @@ use std::time::{Duration, Instant};
 use berth_wire::id::{HostId, SessionId};
 use berth_wire::session::{Session, SessionRequest};
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 /// Most sessions of one host at once: some people, each with a few followed logs.
@@ -37,7 +40,25 @@ struct Open {
     request: SessionRequest,
     handed_out: Option<Instant>,
     /// Taken by the agent that claims it.
-    chunks: Option<mpsc::Sender<Bytes>>,
+    end: Option<AgentEnd>,
+}
+
+/// What the agent of a session is given.
+#[derive(Debug)]
+enum AgentEnd {
+    Chunks(mpsc::Sender<Bytes>),
+    Both(oneshot::Sender<Duplex>),
+}
+
+/// A connection that goes both ways.
+pub type Duplex = TokioIo<Upgraded>;
+
+/// A session that goes both ways, until the agent has connected. Dropped, it is over.
+#[derive(Debug)]
+pub struct DuplexSession {
+    id: SessionId,
+    sessions: Sessions,
+    stream: oneshot::Receiver<Duplex>,
 }
 
 /// The reading end. Dropped, the session is over and the agent's next write fails.
@@ -50,7 +71,7 @@ pub struct SessionStream {
 
 /// The host has too many sessions already.
 #[derive(Debug, thiserror::Error)]
-#[error("the host has {PER_HOST_MAX} log or metrics sessions open already; close some and try again")]
+#[error("the host has {PER_HOST_MAX} sessions (followed logs, attached commands) open already; close some and try again")]
 pub struct TooMany;
 
 impl Default for Sessions {
@@ -65,17 +86,32 @@ impl Sessions {
     /// # Errors
     /// The host has too many already.
     pub fn open(&self, host: HostId, request: SessionRequest) -> Result<SessionStream, TooMany> {
-        let id = SessionId(Uuid::now_v7());
         let (sender, chunks) = mpsc::channel(CHUNKS_MAX);
+        let id = self.add(host, request, AgentEnd::Chunks(sender))?;
+        Ok(SessionStream { id, sessions: self.clone(), chunks })
+    }
+
+    /// Asks a host's agent for a stream that goes both ways.
+    ///
+    /// # Errors
+    /// The host has too many already.
+    pub fn open_duplex(&self, host: HostId, request: SessionRequest) -> Result<DuplexSession, TooMany> {
+        let (sender, stream) = oneshot::channel();
+        let id = self.add(host, request, AgentEnd::Both(sender))?;
+        Ok(DuplexSession { id, sessions: self.clone(), stream })
+    }
+
+    fn add(&self, host: HostId, request: SessionRequest, end: AgentEnd) -> Result<SessionId, TooMany> {
+        let id = SessionId(Uuid::now_v7());
         {
             let mut open = self.lock();
             if open.values().filter(|one| one.host == host).count() >= PER_HOST_MAX {
                 return Err(TooMany);
             }
-            open.insert(id, Open { host, request, handed_out: None, chunks: Some(sender) });
+            open.insert(id, Open { host, request, handed_out: None, end: Some(end) });
         }
         self.added.send_modify(|n| *n += 1);
-        Ok(SessionStream { id, sessions: self.clone(), chunks })
+        Ok(id)
     }
 
     /// The sessions that wait for this host: at once if there are some, else after at most `wait`.
@@ -95,7 +131,7 @@ impl Sessions {
 
     fn hand_out(&self, host: HostId, now: Instant) -> Vec<Session> {
         let mut open = self.lock();
-        let mine = open.iter_mut().filter(|(_, one)| one.host == host && one.chunks.is_some());
+        let mine = open.iter_mut().filter(|(_, one)| one.host == host && one.end.is_some());
         let due =
             mine.filter(|(_, one)| one.handed_out.is_none_or(|at| now.duration_since(at) >= CLAIM_WITHIN));
         due.map(|(id, one)| {
@@ -107,7 +143,22 @@ impl Sessions {
 
     /// Gives the writing end to the host's agent; none if there is no such session (any more) or it was claimed.
     pub fn claim(&self, host: HostId, id: SessionId) -> Option<mpsc::Sender<Bytes>> {
-        self.lock().get_mut(&id).filter(|one| one.host == host)?.chunks.take()
+        match self.take(host, id, |end| matches!(end, AgentEnd::Chunks(_)))? {
+            AgentEnd::Chunks(sender) => Some(sender),
+            AgentEnd::Both(_) => None,
+        }
+    }
+
+    /// As [`Self::claim`], for a session that goes both ways: where the upgraded connection is to be sent.
+    pub fn claim_duplex(&self, host: HostId, id: SessionId) -> Option<oneshot::Sender<Duplex>> {
+        match self.take(host, id, |end| matches!(end, AgentEnd::Both(_)))? {
+            AgentEnd::Both(sender) => Some(sender),
+            AgentEnd::Chunks(_) => None,
+        }
+    }
+
+    fn take(&self, host: HostId, id: SessionId, kind: fn(&AgentEnd) -> bool) -> Option<AgentEnd> {
+        self.lock().get_mut(&id).filter(|one| one.host == host)?.end.take_if(|end| kind(end))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Open>> {
@@ -119,6 +170,19 @@ impl SessionStream {
     /// The next chunk; none when the agent has ended the stream.
     pub async fn next(&mut self) -> Option<Bytes> {
         self.chunks.recv().await
+    }
+}
+
+impl DuplexSession {
+    /// The agent's connection; none if it does not come within this time.
+    pub async fn connected(mut self, within: Duration) -> Option<Duplex> {
+        tokio::time::timeout(within, &mut self.stream).await.ok()?.ok()
+    }
+}
+
+impl Drop for DuplexSession {
+    fn drop(&mut self) {
+        self.sessions.lock().remove(&self.id);
     }
 }
 

@@ -11,6 +11,8 @@
 //! | POST /v1/apps/{app}/rollback | [`Rollback`] | [`Change`] |
 //! | POST /v1/apps/{app}/restart | | [`Change`] |
 //! | GET /v1/apps/{app}/instances | | `[Instance]` |
+//! | POST /v1/apps/{app}/run | [`RunRequest`] | upgraded to [`crate::attach`], or with `detach` [`Instance`] |
+//! | POST /v1/apps/{app}/exec | [`ExecRequest`] | upgraded to [`crate::attach`] |
 //! | GET /v1/apps/{app}/builds, /builds/{id} | | `[Build]`, [`Build`] |
 //! | POST /v1/apps/{app}/builds | a tar (`application/x-tar`) | [`Build`] |
 //! | GET /v1/apps/{app}/builds/{id}/log?follow= | | `text/plain`, streamed |
@@ -30,6 +32,7 @@
 //! to be polled, or awaited with `GET /v1/apps/{app}/releases/{version}?wait=30` (answers when the status is final, or after `wait` seconds).
 
 mod app;
+mod attach;
 mod build;
 mod host;
 mod instance;
@@ -38,6 +41,7 @@ mod release;
 mod team;
 
 pub use app::*;
+pub use attach::*;
 pub use build::*;
 pub use host::*;
 pub use instance::*;

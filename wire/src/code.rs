@@ -57,7 +57,9 @@ codes! {
     R22 "Log rate reached, lines discarded",
     R23 "One-off ran longer than it may",
     R24 "No host has room",
+    R25 "The instance is not running",
     R26 "Quota cannot be applied to the running container",
+    R27 "The connection to the command was lost",
     // B: builds.
     B10 "No pack matches this source",
     B11 "Source is empty",

@@ -62,6 +62,10 @@ id!(
     TokenId
 );
 id!(
-    /// A rendezvous between somebody at the API and an agent: a log tail, later an exec.
+    /// A rendezvous between somebody at the API and an agent: a log tail, an attached command.
     SessionId
+);
+id!(
+    /// A command that was started in a running container.
+    ExecId
 );

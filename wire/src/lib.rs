@@ -3,6 +3,7 @@
 //! | module | between |
 //! |---|---|
 //! | [`spec`], [`report`], [`session`] | control plane and agent |
+//! | [`attach`] | command line and agent, through the control plane |
 //! | [`launch`] | agent and launcher |
 //! | [`edge`] | agent and edge |
 //! | [`api`] | control plane and everybody else (CLI, dashboard, scripts) |
@@ -13,6 +14,7 @@
 //! process needs does not belong here.
 
 pub mod api;
+pub mod attach;
 pub mod code;
 pub mod digest;
 pub mod edge;

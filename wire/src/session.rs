@@ -5,10 +5,14 @@
 //! `GET  /agent/v1/sessions?wait=25` answers `[Session]`, at once if one waits, else after `wait` seconds with `[]`.
 //! `POST /agent/v1/sessions/ID` carries the stream: JSON lines of [`crate::log::LogLine`] for a log session, the
 //! text format of Prometheus for a metrics session.
+//! `GET  /agent/v1/sessions/ID/stream` with `Upgrade` is the same for a stream in both directions (attach and exec).
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AppId, SessionId};
+use crate::attach::TerminalSize;
+use crate::id::{AppId, InstanceId, SessionId};
 
 /// One session that waits for the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +40,22 @@ pub enum SessionRequest {
     },
     /// The agent's `/metrics`, for hosts that Prometheus cannot reach.
     Metrics,
+    /// The standard streams of a one-off whose spec says that somebody is attached. An upgraded stream of [`crate::attach`].
+    Attach {
+        /// Which instance of this host.
+        instance: InstanceId,
+    },
+    /// Another command inside a running instance. An upgraded stream of [`crate::attach`].
+    Exec {
+        /// In which instance of this host.
+        instance: InstanceId,
+        /// The argument vector.
+        argv: Vec<String>,
+        /// Variables beside the instance's own. May hold secrets: never logged.
+        env: BTreeMap<String, String>,
+        /// A terminal of this size; pipes if none.
+        terminal: Option<TerminalSize>,
+    },
 }
 
 /// Most lines of history one session may ask for.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::attach::TerminalSize;
 use crate::digest::Digest;
 use crate::id::{AppId, BuildId, HostId, InstanceId, TeamId};
 use crate::image::{HealthCheck, ImageRef};
@@ -99,6 +100,16 @@ pub struct ProcessSpec {
     pub stop_grace_seconds: u32,
     /// A one-off's longest run in seconds; it is killed after that. Ignored for services.
     pub run_seconds_max: u32,
+    /// Whether somebody is to be attached to its standard streams; they go into the log otherwise. Only for one-offs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attached: Option<Attached>,
+}
+
+/// How somebody is attached to a one-off: its streams are theirs, and it gets SIGHUP when the connection is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// A terminal of this size; pipes if none.
+    pub terminal: Option<TerminalSize>,
 }
 
 /// A build.

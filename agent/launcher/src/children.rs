@@ -76,6 +76,11 @@ impl Entry {
         Self { meta, dir, pidfd: Some(pidfd), life, drain, saved_discarded: 0, killed: false }
     }
 
+    /// Whether its command runs.
+    pub fn is_running(&self) -> bool {
+        matches!(self.life, Life::Running)
+    }
+
     /// As it is told to others.
     pub fn describe(&self) -> Child {
         let state = match self.life {
@@ -155,7 +160,7 @@ impl Entry {
 }
 
 /// Of a child of this process: its wait status. Of any other: what the kernel remembers (PIDFD_GET_INFO, 6.15).
-fn how_it_ended(pidfd: &OwnedFd) -> Option<Exit> {
+pub(crate) fn how_it_ended(pidfd: &OwnedFd) -> Option<Exit> {
     // SAFETY: siginfo is plain data that waitid fills in.
     let info = unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
@@ -257,7 +262,7 @@ pub fn scan(instances: &Path) -> io::Result<Vec<Entry>> {
 fn adopt(meta: Meta, dir: InstanceDir) -> Entry {
     let discarded = dir.discarded();
     let seen = dir.read_exit();
-    let pidfd = if seen.is_some() { None } else { open_process(&meta) };
+    let pidfd = if seen.is_some() { None } else { open_process(meta.pid, meta.start_ticks) };
     let drain = match (&meta.output, seen) {
         (Some(output), None) => dir.output_reader().ok().map(|fifo| Drain::new(fifo, output, discarded)),
         _ => None,
@@ -267,11 +272,11 @@ fn adopt(meta: Meta, dir: InstanceDir) -> Entry {
 }
 
 /// The process, if the pid is still its own: opened first, compared then, so that it cannot change in between.
-fn open_process(meta: &Meta) -> Option<OwnedFd> {
-    let pid = rustix::process::Pid::from_raw(meta.pid as i32)?;
-    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
-    let (start_ticks, _) = instance::process_facts(meta.pid)?;
-    (start_ticks == meta.start_ticks).then_some(pidfd)
+pub(crate) fn open_process(pid: u32, start_ticks: u64) -> Option<OwnedFd> {
+    let raw = rustix::process::Pid::from_raw(pid as i32)?;
+    let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty()).ok()?;
+    let (started, _) = instance::process_facts(pid)?;
+    (started == start_ticks).then_some(pidfd)
 }
 
 /// Where instances are kept in the launcher's directory; made if it is missing.

@@ -87,6 +87,64 @@ pub fn clone(prepared: &Prepared, loan: &Loan<'_>) -> io::Result<Cloned> {
     }
 }
 
+/// Clones a child into a running container: its pid namespace and cgroup; the plan enters the rest.
+///
+/// # Errors
+/// ESRCH if the container is ending, or the kernel's refusal.
+pub fn clone_inside(
+    prepared: &Prepared,
+    init: BorrowedFd<'_>,
+    own_pid_namespace: BorrowedFd<'_>,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> io::Result<Cloned> {
+    let (report_read, report_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let mut pidfd: libc::c_int = -1;
+    let mut arguments = CloneArguments {
+        flags: libc::CLONE_PIDFD as u64,
+        pidfd: &raw mut pidfd as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArguments::default()
+    };
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // The launcher itself stays where it is (pid_namespaces(7)): only its next child is born inside.
+    enter_pid_namespace(init)?;
+    // SAFETY: as in `clone`.
+    let pid = unsafe {
+        libc::syscall(libc::SYS_clone3, &raw const arguments, std::mem::size_of::<CloneArguments>())
+    };
+    if pid == 0 {
+        child::run_inside(prepared, report_write.as_raw_fd())
+    }
+    let failed = io::Error::last_os_error();
+    if enter_pid_namespace(own_pid_namespace).is_err() {
+        // Every later container would be born inside this one. The kernel always allows the way back, so this is never seen;
+        // containers outlive a launcher that ends.
+        std::process::abort();
+    }
+    match pid {
+        // A pid namespace whose init is ending gives no more pids (pid_namespaces(7)).
+        -1 if failed.raw_os_error() == Some(libc::ENOMEM) => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+        -1 => Err(failed),
+        pid => {
+            // SAFETY: CLONE_PIDFD made this descriptor for us.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Cloned { pid: pid as u32, pidfd, report: report_read.into() })
+        }
+    }
+}
+
+/// By a pidfd or a namespace's descriptor.
+fn enter_pid_namespace(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: numbers only.
+    match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWPID) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// What came through the report pipe.
 pub enum Outcome {
     /// Both programs run.

@@ -69,12 +69,26 @@ pub(crate) use call;
 
 /// Opens a path beneath `root`, following nothing.
 pub fn open_beneath(root: RawFd, path: &CStr, flags: c_int) -> Result<RawFd> {
+    open_resolving(root, path, flags, RESOLVE)
+}
+
+fn open_resolving(at: RawFd, path: &CStr, flags: c_int, resolve: u64) -> Result<RawFd> {
     // SAFETY: open_how is plain numbers, for which zero is valid.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
     how.flags = (flags | libc::O_CLOEXEC) as u64;
-    how.resolve = RESOLVE;
+    how.resolve = resolve;
     let size = std::mem::size_of::<libc::open_how>();
-    call!(libc::SYS_openat2, root, path.as_ptr(), &raw const how, size).map(|fd| fd as RawFd)
+    call!(libc::SYS_openat2, at, path.as_ptr(), &raw const how, size).map(|fd| fd as RawFd)
+}
+
+/// Opens a path of the root that this process has, following what the container's own programs would, but no magic link.
+pub fn open_inside(path: &CStr, flags: c_int) -> Result<RawFd> {
+    open_resolving(libc::AT_FDCWD, path, flags, libc::RESOLVE_NO_MAGICLINKS)
+}
+
+/// The same for a path in which nothing is followed.
+pub fn open_inside_exactly(path: &CStr, flags: c_int) -> Result<RawFd> {
+    open_resolving(libc::AT_FDCWD, path, flags, libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS)
 }
 
 /// Opens an absolute path of the launcher's own skeleton.

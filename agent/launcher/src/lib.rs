@@ -6,6 +6,7 @@ pub mod child;
 pub mod children;
 pub mod clone;
 pub mod edge;
+pub mod exec;
 pub mod handover;
 pub mod instance;
 pub mod kernel;

@@ -34,6 +34,7 @@ pub enum Op {
     JoinLegacyCgroup(RawFd),
     UnshareCgroup,
     EnterNetwork(RawFd),
+    EnterContainer(RawFd),
     Hostname(CString),
     UnshareMounts,
     Layer { tree: RawFd, idmap: Option<RawFd> },
@@ -63,6 +64,7 @@ pub enum Op {
     Seccomp(Filter),
     Session,
     Streams([Source; 3]),
+    Terminal { socket: RawFd, rows: u16, columns: u16 },
     CloseDescriptors,
     WorkingDirectory(CString),
     Execute(Mapped),
@@ -182,6 +184,7 @@ fn op(step: &Step, fds: &Descriptors<'_>) -> Result<Op, BadPlan> {
         Step::JoinLegacyCgroup { procs } => Op::JoinLegacyCgroup(fds.raw(*procs)?),
         Step::UnshareCgroup => Op::UnshareCgroup,
         Step::EnterNetwork { namespace } => Op::EnterNetwork(fds.raw(*namespace)?),
+        Step::EnterContainer { process } => Op::EnterContainer(fds.raw(*process)?),
         Step::Hostname { name } => Op::Hostname(text(name)?),
         Step::UnshareMounts => Op::UnshareMounts,
         Step::Layer { tree, idmap } => Op::Layer { tree: fds.raw(*tree)?, idmap: fds.optional(*idmap)? },
@@ -220,6 +223,9 @@ fn op(step: &Step, fds: &Descriptors<'_>) -> Result<Op, BadPlan> {
         Step::Session => Op::Session,
         Step::Streams { stdin, stdout, stderr } => {
             Op::Streams([fds.source(*stdin)?, fds.source(*stdout)?, fds.source(*stderr)?])
+        }
+        Step::Terminal { socket, rows, columns } => {
+            Op::Terminal { socket: fds.raw(*socket)?, rows: *rows, columns: *columns }
         }
         Step::CloseDescriptors => Op::CloseDescriptors,
         Step::WorkingDirectory { path } => Op::WorkingDirectory(text(path)?),

@@ -27,6 +27,7 @@ impl Server {
                     self.reply(asker, Reply::Failed(failure), &[]);
                 }
             }
+            RequestBody::Exec(exec) => self.start_exec(asker, &exec, descriptors),
             RequestBody::Signal { id, signal } => {
                 let sent = self.known(id).and_then(|entry| entry.signal(i32::from(signal)));
                 self.answer(asker, "signal the main process", sent);
@@ -181,13 +182,13 @@ impl Server {
     }
 }
 
-fn descriptor(received: &[OwnedFd], index: FdIndex) -> io::Result<&OwnedFd> {
+pub(crate) fn descriptor(received: &[OwnedFd], index: FdIndex) -> io::Result<&OwnedFd> {
     received
         .get(usize::from(index.0))
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a descriptor is missing"))
 }
 
-fn failure(step: &str, error: &io::Error) -> LaunchFailure {
+pub(crate) fn failure(step: &str, error: &io::Error) -> LaunchFailure {
     match error.raw_os_error() {
         Some(errno) => LaunchFailure { step: step.to_owned(), executing: false, errno },
         None => LaunchFailure { step: format!("{step}: {error}"), executing: false, errno: libc::EINVAL },

@@ -15,7 +15,7 @@ use crate::clone::{self, Outcome};
 use crate::edge::Edge;
 use crate::handover::{Handover, Inherited};
 use crate::output::{Scratch, Turn};
-use crate::{memory_file, skeleton, socket};
+use crate::{exec, memory_file, skeleton, socket};
 
 /// The containers' init, compiled by build.rs.
 const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
@@ -28,6 +28,8 @@ const KIND_PROCESS: u64 = 4 << 56;
 const KIND_REPORT: u64 = 5 << 56;
 const KIND_OUTPUT: u64 = 6 << 56;
 const KIND_EDGE: u64 = 7 << 56;
+const KIND_EXEC: u64 = 8 << 56;
+const KIND_EXEC_REPORT: u64 = 9 << 56;
 const KIND_MASK: u64 = 0xff << 56;
 
 /// Why the loop ended.
@@ -45,6 +47,11 @@ pub struct Server {
     pub(crate) skeleton: OwnedFd,
     pub(crate) init: OwnedFd,
     pub(crate) children: Children,
+    pub(crate) execs: BTreeMap<u64, exec::Running>,
+    pub(crate) next_exec: u64,
+    pub(crate) execs_record: PathBuf,
+    /// The launcher's own, to come back to.
+    pub(crate) pid_namespace: OwnedFd,
     pub(crate) end: Option<End>,
     epoll: OwnedFd,
     listener: OwnedFd,
@@ -72,6 +79,10 @@ impl Server {
             skeleton: skeleton::make(dir)?,
             init: memory_file::executable(c"berth-init", INIT)?,
             children: Children::default(),
+            execs: BTreeMap::new(),
+            next_exec: 0,
+            execs_record: dir.join("execs.json"),
+            pid_namespace: std::fs::File::open("/proc/self/ns/pid")?.into(),
             end: None,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             listener,
@@ -85,6 +96,11 @@ impl Server {
         };
         for entry in children::scan(&server.instances)? {
             server.adopt(entry)?;
+        }
+        for running in exec::scan(&server.execs_record) {
+            server.next_exec += 1;
+            server.execs.insert(server.next_exec, running);
+            server.watch_exec(server.next_exec)?;
         }
         server.watch(server.signals.as_fd(), KIND_SIGNALS, EventFlags::IN)?;
         for connection in connected {
@@ -158,8 +174,20 @@ impl Server {
         Ok(())
     }
 
+    pub(crate) fn watch_exec(&self, number: u64) -> io::Result<()> {
+        let Some(running) = self.execs.get(&number) else { return Ok(()) };
+        let (process, report) = running.watched();
+        self.watch(process, KIND_EXEC | number, EventFlags::IN)?;
+        report.map_or(Ok(()), |report| self.watch(report, KIND_EXEC_REPORT | number, EventFlags::IN))
+    }
+
     fn watch(&self, fd: BorrowedFd<'_>, data: u64, flags: EventFlags) -> io::Result<()> {
         Ok(epoll::add(&self.epoll, fd, EventData::new_u64(data), flags)?)
+    }
+
+    pub(crate) fn unwatch(&self, fd: BorrowedFd<'_>) {
+        // Not watched is what was wanted.
+        let _ = epoll::delete(&self.epoll, fd);
     }
 
     /// Serves until told to end.
@@ -193,7 +221,7 @@ impl Server {
 
     fn starting(&self) -> bool {
         let busy = |entry: &Entry| matches!(entry.life, Life::Starting { .. } | Life::Failing { .. });
-        self.children.entries.values().any(busy)
+        self.children.entries.values().any(busy) || self.execs.values().any(exec::Running::is_starting)
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -214,6 +242,8 @@ impl Server {
             KIND_PROCESS => self.process_ended(number),
             KIND_REPORT => self.reported(number),
             KIND_OUTPUT => self.drain(number),
+            KIND_EXEC => self.exec_ended(number),
+            KIND_EXEC_REPORT => self.exec_reported(number),
             KIND_EDGE => {
                 if let Some(edge) = &mut self.edge {
                     edge.ended(Instant::now());
@@ -270,7 +300,7 @@ impl Server {
         }
     }
 
-    fn broadcast(&mut self, event: Event) {
+    pub(crate) fn broadcast(&mut self, event: Event) {
         let packet = Packet::Event { event };
         for connection in self.connections.keys().copied().collect::<Vec<_>>() {
             self.send(connection, &packet, &[]);

@@ -6,6 +6,7 @@ mod capabilities;
 mod command;
 mod devices;
 mod identity;
+pub mod inside;
 mod kernel_files;
 mod limits;
 mod masks;
@@ -15,6 +16,7 @@ mod root;
 pub mod seccomp;
 mod streams;
 
+use berth_wire::attach::TerminalSize;
 use berth_wire::launch::{FdIndex, Plan, Stream};
 use berth_wire::quota::Quota;
 
@@ -48,11 +50,50 @@ pub struct Input {
     /// The compiled filter.
     pub seccomp: FdIndex,
     /// Standard input, output and error.
-    pub streams: [Stream; 3],
+    pub standard: Standard,
     /// Working directory inside.
     pub cwd: String,
     /// The encoded command.
     pub command: FdIndex,
+}
+
+/// Where standard input, output and error lead.
+#[derive(Debug, Clone, Copy)]
+pub enum Standard {
+    /// Each on its own.
+    Streams([Stream; 3]),
+    /// All to one terminal.
+    Terminal {
+        /// Where its master is sent.
+        socket: FdIndex,
+        /// Its size.
+        size: TerminalSize,
+    },
+}
+
+impl Input {
+    /// For a further command in a running container: nothing of what makes a container.
+    pub fn inside(uid_base: u32) -> Self {
+        let none = FdIndex(0);
+        Self {
+            hostname: String::new(),
+            uid_base,
+            user: (0, 0),
+            quota: Quota::default(),
+            capabilities: Vec::new(),
+            user_namespace: none,
+            network_namespace: none,
+            legacy_cgroups: Vec::new(),
+            layers: Vec::new(),
+            scratch: none,
+            binds: Vec::new(),
+            processors: 0,
+            seccomp: none,
+            standard: Standard::Streams([Stream::Null; 3]),
+            cwd: String::new(),
+            command: none,
+        }
+    }
 }
 
 /// Something of the host that a container sees.
@@ -119,7 +160,7 @@ pub(crate) fn example() -> Input {
         binds: vec![BindTree { tree: FdIndex(6), path: "/cache".into(), read_only: true }],
         processors: 2,
         seccomp: FdIndex(7),
-        streams: [Stream::Null, Stream::Output, Stream::Output],
+        standard: Standard::Streams([Stream::Null, Stream::Output, Stream::Output]),
         cwd: "/app".into(),
         command: FdIndex(8),
     }

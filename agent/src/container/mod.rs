@@ -7,6 +7,7 @@
 //! destroy: kill ─> wait ─> cgroup, network, disk ─> range ─> the launcher's memory of it       tries everything, forgets last
 //! ```
 
+mod exec;
 mod identity;
 mod parts;
 mod quota;
@@ -30,6 +31,7 @@ use crate::installation::Installation;
 use crate::launch::{LaunchError, Launcher, UidRanges};
 use crate::network::Network;
 
+pub use exec::{ExecSpec, Executed};
 pub use quota::QuotaError;
 pub use ready::{READY_MAX, Ready};
 pub use spec::{Adopted, Bind, Capabilities, ContainerSpec, Output, StartError, Started};

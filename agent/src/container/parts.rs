@@ -76,7 +76,7 @@ impl Host {
             self.disk.create(id, spec.quota.disk_bytes.max)
         );
         let (namespaces, scratch) =
-            (namespaces.map_err(start::launch_error(spec))?, scratch.map_err(start::disk)?);
+            (namespaces.map_err(start::launch_error(spec.id, &spec.argv, &spec.cwd))?, scratch.map_err(start::disk)?);
         steps.done("make namespaces and disk");
         let endpoint = if spec.network {
             let attached = self.network.attach(id, namespaces.network.as_fd()).await;

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use berth_wire::attach::TerminalSize;
 use berth_wire::code::Code;
 use berth_wire::id::InstanceId;
 use berth_wire::quota::Quota;
 use berth_wire::report::Exit;
 
 use super::steps::StepTime;
+use crate::bundle::BUILD_CAPABILITIES;
+use crate::launch::InnerPipes;
 use crate::network::Endpoint;
 
 /// A container to start.
@@ -73,6 +76,15 @@ pub enum Output {
         /// Standard error.
         stderr: OwnedFd,
     },
+    /// The three standard streams are these pipes, which are given to the command's user.
+    Pipes(InnerPipes),
+    /// A terminal, whose master is sent through the socket ([`crate::launch::receive_terminal`]).
+    Terminal {
+        /// The command's end.
+        socket: OwnedFd,
+        /// Its size.
+        size: TerminalSize,
+    },
 }
 
 /// Which capabilities a container has.
@@ -82,6 +94,16 @@ pub enum Capabilities {
     App,
     /// A build step's that runs as root inside: CRI-O's nine, over its own user namespace only.
     Build,
+}
+
+impl Capabilities {
+    /// Their numbers.
+    pub fn numbers(self) -> Vec<u8> {
+        match self {
+            Self::App => vec![],
+            Self::Build => BUILD_CAPABILITIES.to_vec(),
+        }
+    }
 }
 
 /// A container that runs.
@@ -112,8 +134,11 @@ pub struct Adopted {
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct StartError {
-    /// The stable code: R19 if the command cannot be executed, D13 for a full disk, else R20.
+    /// The stable code: R19 if the command cannot be executed, D13 for a full disk, R25 for a container that does not run,
+    /// else R20.
     pub code: Code,
     /// One sentence for people: what was tried, on what, and why it failed.
     pub message: String,
+    /// What a shell would exit with, if the command is to blame: 127 if it is not there, 126 if it cannot be executed.
+    pub status: Option<u8>,
 }

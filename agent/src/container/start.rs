@@ -11,10 +11,16 @@ use berth_wire::launch::{
 
 use super::parts::Parts;
 use super::steps::Steps;
-use super::{Capabilities, ContainerSpec, Host, Output, StartError, Started, identity};
-use crate::bundle::{self, BUILD_CAPABILITIES, BindTree};
+use super::{ContainerSpec, Host, Output, StartError, Started, identity};
+use crate::bundle::{self, BindTree, Standard};
 use crate::disk::DiskError;
-use crate::launch::{LaunchError, Parcel, processors, sealed_file, seccomp_file, tree};
+use crate::launch::{
+    InnerPipes, LaunchError, Parcel, give_to, processors, sealed_file, seccomp_file, tree,
+};
+
+/// What a shell exits with (POSIX.1-2024, Shell Command Language, 2.8.2).
+const NOT_FOUND: u8 = 127;
+const CANNOT_EXECUTE: u8 = 126;
 
 impl Host {
     /// Makes every part and starts the process. On an error nothing of it is left.
@@ -70,8 +76,8 @@ impl Host {
     ) -> Result<Started, StartError> {
         let endpoint = parts.endpoint.clone();
         let command = Command::new(&spec.argv, &spec.env)
-            .map_err(|error| StartError { code: Code::R19, message: error.to_string() })?;
-        let named = launch_error(&spec);
+            .map_err(StartError::bad_command)?;
+        let named = launch_error(spec.id, &spec.argv, &spec.cwd);
         let space = parts.scratch.dir.clone();
         let (launch, parcel) =
             pack(spec, parts, command, adjust).map_err(|error| prepare_error(&space, &error))?;
@@ -104,16 +110,14 @@ fn pack(
     let scratch = trees(&mut [parts.scratch.dir.as_path()].into_iter())?[0];
     let binds = trees(&mut spec.binds.iter().map(|bind| bind.source.as_path()))?;
     let legacy = handles.legacy.into_iter().map(|procs| parcel.pack(procs)).collect::<io::Result<_>>()?;
-    let (streams, output) = streams(spec.output, &mut parcel)?;
+    give_streams(&spec.output, parts.uid_base, spec.user)?;
+    let (standard, output) = standard(spec.output, &mut parcel)?;
     let input = bundle::Input {
         hostname: spec.hostname,
         uid_base: parts.uid_base,
         user: spec.user,
         quota: spec.quota,
-        capabilities: match spec.capabilities {
-            Capabilities::App => vec![],
-            Capabilities::Build => BUILD_CAPABILITIES.to_vec(),
-        },
+        capabilities: spec.capabilities.numbers(),
         user_namespace: parcel.pack(parts.namespaces.user)?,
         network_namespace: parcel.pack(parts.namespaces.network)?,
         legacy_cgroups: legacy,
@@ -130,7 +134,7 @@ fn pack(
             .collect(),
         processors: processors(),
         seccomp: parcel.pack(seccomp_file()?)?,
-        streams,
+        standard,
         cwd: spec.cwd,
         command: parcel.pack(sealed_file(c"berth-command", command.as_bytes())?)?,
     };
@@ -139,33 +143,48 @@ fn pack(
     Ok((Launch { id: spec.id, plan, cgroup: Some(cgroup), uid_base: parts.uid_base, output }, parcel))
 }
 
-fn streams(output: Output, parcel: &mut Parcel) -> io::Result<([Stream; 3], Option<OutputFile>)> {
+/// Pipes belong to whom they are for, so that the command can open /dev/stdout again.
+pub(super) fn give_streams(output: &Output, uid_base: u32, (user, group): (u32, u32)) -> io::Result<()> {
+    let Output::Pipes(pipes) = output else { return Ok(()) };
+    [&pipes.stdin, &pipes.stdout, &pipes.stderr]
+        .into_iter()
+        .try_for_each(|pipe| give_to(pipe, uid_base + user, uid_base + group))
+}
+
+pub(super) fn standard(output: Output, parcel: &mut Parcel) -> io::Result<(Standard, Option<OutputFile>)> {
+    let mut descriptor = |fd| parcel.pack(fd).map(Stream::Descriptor);
     Ok(match output {
         Output::File { path, bytes_max, lines_per_second } => {
             let path = path.to_string_lossy().into_owned();
             let file = OutputFile { path, bytes_max, lines_per_second };
-            ([Stream::Null, Stream::Output, Stream::Output], Some(file))
+            (Standard::Streams([Stream::Null, Stream::Output, Stream::Output]), Some(file))
         }
         Output::Fds { stdin, stdout, stderr } => {
-            let stdin = match stdin {
-                Some(fd) => Stream::Descriptor(parcel.pack(fd)?),
-                None => Stream::Null,
-            };
-            let stdout = Stream::Descriptor(parcel.pack(stdout)?);
-            ([stdin, stdout, Stream::Descriptor(parcel.pack(stderr)?)], None)
+            let stdin = stdin.map_or(Ok(Stream::Null), &mut descriptor)?;
+            (Standard::Streams([stdin, descriptor(stdout)?, descriptor(stderr)?]), None)
+        }
+        Output::Pipes(InnerPipes { stdin, stdout, stderr }) => {
+            (Standard::Streams([descriptor(stdin)?, descriptor(stdout)?, descriptor(stderr)?]), None)
+        }
+        Output::Terminal { socket, size } => {
+            (Standard::Terminal { socket: parcel.pack(socket)?, size }, None)
         }
     })
 }
 
 impl StartError {
     pub(super) fn failed(reason: impl std::fmt::Display) -> Self {
-        Self { code: Code::R20, message: reason.to_string() }
+        Self { code: Code::R20, message: reason.to_string(), status: None }
+    }
+
+    pub(super) fn bad_command(reason: impl std::fmt::Display) -> Self {
+        Self { code: Code::R19, message: reason.to_string(), status: Some(CANNOT_EXECUTE) }
     }
 }
 
 pub(super) fn disk(error: DiskError) -> StartError {
     let full = matches!(error, DiskError::PoolFull(_) | DiskError::HostFull { .. });
-    StartError { code: if full { Code::D13 } else { Code::R20 }, message: error.to_string() }
+    StartError { code: if full { Code::D13 } else { Code::R20 }, message: error.to_string(), status: None }
 }
 
 /// What a container's own space has no room for is the pool's matter, not the container's.
@@ -177,8 +196,12 @@ fn prepare_error(space: &Path, error: &io::Error) -> StartError {
 }
 
 /// Puts the launcher's failure into words, blaming the command where it is to blame.
-pub(super) fn launch_error(spec: &ContainerSpec) -> impl FnOnce(LaunchError) -> StartError + use<> {
-    let (id, program, cwd) = (spec.id, spec.argv.first().cloned().unwrap_or_default(), spec.cwd.clone());
+pub(super) fn launch_error(
+    id: InstanceId,
+    argv: &[String],
+    cwd: &str,
+) -> impl FnOnce(LaunchError) -> StartError + use<> {
+    let (program, cwd) = (argv.first().cloned().unwrap_or_default(), cwd.to_owned());
     move |error| match error {
         LaunchError::Refused(failure) => name_failure(id, &program, &cwd, &failure),
         other => StartError::failed(other),
@@ -196,13 +219,14 @@ fn name_failure(id: InstanceId, program: &str, cwd: &str, failure: &LaunchFailur
             }
             _ => format!("{program}: {reason}"),
         };
-        return StartError { code: Code::R19, message };
+        let status = Some(if failure.errno == libc::ENOENT { NOT_FOUND } else { CANNOT_EXECUTE });
+        return StartError { code: Code::R19, message, status };
     }
     if failure.step == format!("change to {cwd}") {
-        return StartError { code: Code::R19, message: format!("working directory {cwd}: {reason}") };
+        return StartError::bad_command(format!("working directory {cwd}: {reason}"));
     }
     let code = if failure.errno == libc::ENOSPC { Code::D13 } else { Code::R20 };
-    StartError { code, message: format!("container {id} could not be launched: {failure}") }
+    StartError { code, message: format!("container {id} could not be launched: {failure}"), status: None }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use berth_wire::id::InstanceId;
 use berth_wire::launch::{
-    Child, ChildState, Event, Launch, LaunchFailure, Namespaces, Packet, Reply, Request, RequestBody,
+    Child, ChildState, Event, Exec, Launch, LaunchFailure, Namespaces, Packet, Reply, Request, RequestBody,
     SOCKET_NAME,
 };
 use tokio::sync::{broadcast, oneshot};
@@ -141,6 +141,18 @@ impl Launcher {
         let body = RequestBody::Launch(Box::new(launch));
         match self.ask(body, &parcel.descriptors()).await? {
             (Reply::Launched { pid }, _) => Ok(pid),
+            _ => Err(LaunchError::Confused),
+        }
+    }
+
+    /// Starts a further command in a running container; answers with its pidfd.
+    ///
+    /// # Errors
+    /// The launcher is not reachable, the container does not run (ESRCH), or a step failed.
+    pub async fn exec(&self, exec: Exec, parcel: &Parcel) -> Result<OwnedFd, LaunchError> {
+        let body = RequestBody::Exec(Box::new(exec));
+        match self.ask(body, &parcel.descriptors()).await? {
+            (Reply::Executed { .. }, mut descriptors) => descriptors.pop().ok_or(LaunchError::Confused),
             _ => Err(LaunchError::Confused),
         }
     }

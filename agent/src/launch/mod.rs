@@ -5,11 +5,15 @@ mod client;
 mod connection;
 mod filter;
 mod parcel;
+mod process;
 mod processors;
+mod streams;
 mod uid_ranges;
 
 pub use client::{LaunchError, Launcher, NamespacePair};
 pub use filter::seccomp_file;
 pub use parcel::{Parcel, sealed_file, tree};
+pub use process::Process;
 pub use processors::processors;
+pub use streams::{InnerPipes, OuterPipes, Terminal, give_to, pipes, receive_terminal, terminal_socket};
 pub use uid_ranges::UidRanges;

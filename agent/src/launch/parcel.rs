@@ -30,6 +30,11 @@ impl Parcel {
         Ok(FdIndex((self.0.len() - 1) as u16))
     }
 
+    /// How the one after the next is named.
+    pub fn next_but_one(&self) -> FdIndex {
+        FdIndex(self.0.len() as u16 + 1)
+    }
+
     /// All of them.
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         self.0.iter().map(AsFd::as_fd).collect()

@@ -4,10 +4,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use berth_wire::attach::PROTOCOL;
 use berth_wire::log::LogLine;
 use berth_wire::session::{Session, SessionRequest};
 use bytes::Bytes;
-use reqwest::{Body, Method};
+use reqwest::header::{CONNECTION, UPGRADE};
+use reqwest::{Body, Method, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -30,8 +33,21 @@ pub trait Scrape: Send + Sync + 'static {
     fn scrape(&self) -> impl Future<Output = String> + Send;
 }
 
+/// What sessions that go both ways are served by.
+pub trait Attend: Send + Sync + 'static {
+    /// Serves one until it is over.
+    fn attend<C>(&self, request: SessionRequest, connection: C) -> impl Future<Output = ()> + Send
+    where
+        C: AsyncRead + AsyncWrite + Send + 'static;
+}
+
 /// Serves sessions for ever.
-pub async fn answer<S: Scrape>(link: Link, logs: PathBuf, metrics: Arc<S>) -> std::convert::Infallible {
+pub async fn answer<S: Scrape, A: Attend>(
+    link: Link,
+    logs: PathBuf,
+    metrics: Arc<S>,
+    commands: Arc<A>,
+) -> std::convert::Infallible {
     let mut back_off = BackOff::default();
     let permits = Arc::new(Semaphore::new(SESSIONS_AT_ONCE));
     loop {
@@ -42,9 +58,18 @@ pub async fn answer<S: Scrape>(link: Link, logs: PathBuf, metrics: Arc<S>) -> st
                     // Waiting here leaves further sessions at the control plane, where they are bounded, too.
                     let permit = permits.clone().acquire_owned().await;
                     let (link, logs, metrics) = (link.clone(), logs.clone(), metrics.clone());
+                    let commands = commands.clone();
                     tokio::spawn(async move {
                         let _permit = permit;
-                        if let Err(error) = stream(&link, logs, metrics, session).await {
+                        let served = match session.request {
+                            SessionRequest::Attach { .. } | SessionRequest::Exec { .. } => {
+                                connect(&link, session, &*commands).await
+                            }
+                            SessionRequest::Logs { .. } | SessionRequest::Metrics => {
+                                stream(&link, logs, metrics, session).await
+                            }
+                        };
+                        if let Err(error) = served {
                             tracing::debug!(%error, "a session broke off");
                         }
                     });
@@ -75,10 +100,26 @@ async fn stream<S: Scrape>(
             tokio::task::spawn_blocking(move || serve(&logs, &wanted, &send));
             Body::wrap_stream(ReceiverStream::new(receive).map(|line| encode(&line)))
         }
+        SessionRequest::Attach { .. } | SessionRequest::Exec { .. } => return Ok(()),
     };
     let request = link.request(Method::POST, &format!("sessions/{}", session.id)).body(body);
     let answer = request.send().await.map_err(|e| link.unreachable(&e))?;
     link.accepted("POST session", answer).await.map(drop)
+}
+
+/// A session that goes both ways: the connection is upgraded and belongs to the command from there on.
+async fn connect<A: Attend>(link: &Link, session: Session, commands: &A) -> Result<(), LinkError> {
+    let request = link
+        .request(Method::GET, &format!("sessions/{}/stream", session.id))
+        .header(CONNECTION, "upgrade")
+        .header(UPGRADE, PROTOCOL);
+    let mut answer = request.send().await.map_err(|e| link.unreachable(&e))?;
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        answer = link.accepted("GET session stream", answer).await?;
+    }
+    let connection = answer.upgrade().await.map_err(|e| link.unreachable(&e))?;
+    commands.attend(session.request, connection).await;
+    Ok(())
 }
 
 fn encode(line: &LogLine) -> serde_json::Result<Bytes> {

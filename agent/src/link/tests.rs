@@ -134,6 +134,16 @@ impl Sampled for NoSamples {
     }
 }
 
+struct NoCommands;
+
+impl sessions::Attend for NoCommands {
+    async fn attend<C>(&self, _: berth_wire::session::SessionRequest, _: C)
+    where
+        C: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + 'static,
+    {
+    }
+}
+
 impl Scrape for NoSamples {
     async fn scrape(&self) -> String {
         "up 1\n".to_owned()
@@ -216,7 +226,7 @@ async fn sessions_must_stream_logs_and_metrics() {
     std::fs::create_dir_all(&dir).unwrap();
     let file = "web.1.01980000-0000-7000-8000-000000000001.log";
     std::fs::write(dir.join(file), "1000000 one\n2000000 two\n").unwrap();
-    tokio::spawn(sessions::answer(played.link.clone(), logs, Arc::new(NoSamples)));
+    tokio::spawn(sessions::answer(played.link.clone(), logs, Arc::new(NoSamples), Arc::new(NoCommands)));
     let (first, second) = (SessionId(Uuid::from_u128(11)), SessionId(Uuid::from_u128(12)));
     played.plane.sessions.lock().unwrap().extend([
         Session { id: first, request: SessionRequest::Metrics },

@@ -26,6 +26,7 @@ fn seen(n: u128) -> Seen {
         health: HealthCheck::default(),
         stop_grace_seconds: 30,
         run_seconds_max: 60,
+        attached: None,
     };
     let spec = InstanceSpec {
         id,

@@ -38,6 +38,7 @@ fn web(n: u128, desired: Desired) -> InstanceSpec {
         health: HealthCheck::default(),
         stop_grace_seconds: 30,
         run_seconds_max: 60,
+        attached: None,
     };
     InstanceSpec {
         id: id(n),

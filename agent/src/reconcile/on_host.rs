@@ -24,6 +24,7 @@ use tokio::sync::{Semaphore, watch};
 use super::machine::{AsyncTell, Edge, Found, Launched, Machine, NotSet, Target};
 use super::plan::{EdgeView, Why};
 use super::record::{Health, label, process_of};
+use crate::attach::attachments::Attachments;
 use crate::build::Builder;
 use crate::container::{Capabilities, ContainerSpec, Host, Output, QuotaError};
 use crate::health::{diagnose, probe, sockets, watch as health_watch};
@@ -31,6 +32,8 @@ use crate::image::{Image, Registry};
 use crate::logs::name::{LogName, app_dir, path_of};
 use crate::logs::{FILE_BYTES_MAX, history};
 use crate::routes::{Routes, RoutesStatus};
+
+mod attached;
 
 /// Images that are fetched at a time: the registry and the disk are shared, and one that is slow must not hold up the others.
 const FETCHES_AT_ONCE: usize = 8;
@@ -54,6 +57,8 @@ pub struct OnHost {
     pub logs: PathBuf,
     /// Runs builds.
     pub builder: Builder,
+    /// One-offs that somebody is attached to.
+    pub attachments: Attachments,
     specs: watch::Receiver<Option<Arc<Spec>>>,
     // Layers stay while a clone of their image lives.
     leases: Mutex<BTreeMap<InstanceId, Image>>,
@@ -75,6 +80,7 @@ impl OnHost {
             registry,
             logs,
             builder,
+            attachments: Attachments::default(),
             specs,
             leases: Mutex::default(),
             fetches: Semaphore::new(FETCHES_AT_ONCE),
@@ -106,18 +112,28 @@ impl OnHost {
         }
     }
 
+    /// The instance's log, in a directory that is made if it is missing.
+    fn log_of(&self, spec: &InstanceSpec) -> Result<Output, Trouble> {
+        let directory = app_dir(&self.logs, spec.app);
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(|error| {
+            let message = format!("Could not make the log directory {}: {error}", directory.display());
+            trouble(Code::R20, message)
+        })?;
+        Ok(Output::File {
+            path: path_of(&self.logs, spec),
+            bytes_max: FILE_BYTES_MAX,
+            lines_per_second: u32::try_from(spec.quota.log_lines_per_second.max).unwrap_or(u32::MAX),
+        })
+    }
+
     fn container(
         &self,
         spec: &InstanceSpec,
         process: &ProcessSpec,
         image: &Image,
+        output: Output,
     ) -> Result<ContainerSpec, Trouble> {
         let refused = |message| trouble(Code::R20, message);
-        let path = path_of(&self.logs, spec);
-        let directory = app_dir(&self.logs, spec.app);
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(|error| {
-            refused(format!("Could not make the log directory {}: {error}", directory.display()))
-        })?;
         let mut env = image_env(&image.config);
         env.extend(process.env.clone());
         Ok(ContainerSpec {
@@ -130,11 +146,7 @@ impl OnHost {
             user: image_user(&image.config).map_err(refused)?,
             quota: spec.quota,
             binds: Vec::new(),
-            output: Output::File {
-                path,
-                bytes_max: FILE_BYTES_MAX,
-                lines_per_second: u32::try_from(spec.quota.log_lines_per_second.max).unwrap_or(u32::MAX),
-            },
+            output,
             capabilities: Capabilities::App,
             network: true,
         })
@@ -158,6 +170,7 @@ impl Machine for OnHost {
         parts.extend(self.host.disk.list().map_err(|e| e.to_string())?);
         let parts = parts.difference(&whole).map(|&id| Found { id, process: None, exit: None });
         found.extend(parts);
+        self.hang_up_orphans(&found);
         self.lease(&whole).await;
         Ok(found)
     }
@@ -165,10 +178,11 @@ impl Machine for OnHost {
     async fn start(&self, spec: Arc<InstanceSpec>) -> Result<Launched, Trouble> {
         let process = process_of(&spec.work)
             .ok_or_else(|| trouble(Code::R20, "It is a build, not a process".to_owned()))?;
-        let image = self.fetch(spec.id, &process.image).await?;
-        let container = self.container(&spec, process, &image)?;
-        let _permit = self.launches.acquire().await;
-        let started = self.host.start(container).await.map_err(|error| trouble(error.code, error.message))?;
+        let started = match process.attached {
+            Some(attached) => self.start_attached(&spec, process, attached).await,
+            None => self.launch(&spec, process, self.log_of(&spec)?).await,
+        };
+        let started = started.map_err(|error| trouble(error.code, error.message))?;
         Ok(Launched { address: started.endpoint.map(|e| e.address), pid: started.pid })
     }
 
@@ -189,7 +203,9 @@ impl Machine for OnHost {
     async fn wait(&self, id: InstanceId) -> Exit {
         let exit = self.host.wait(id).await;
         let struck = self.host.cgroups.get(id).ok().flatten().and_then(|group| group.oom_kills().ok());
-        if struck.is_some_and(|n| n > 0) && exit != Exit::Code(0) { Exit::OutOfMemory } else { exit }
+        let exit = if struck.is_some_and(|n| n > 0) && exit != Exit::Code(0) { Exit::OutOfMemory } else { exit };
+        self.attachments.ended(id, exit);
+        exit
     }
 
     async fn stop(&self, id: InstanceId, grace: Duration) -> Result<Exit, String> {
@@ -203,6 +219,7 @@ impl Machine for OnHost {
     async fn remove(&self, id: InstanceId, release_address: bool) -> Result<(), String> {
         self.host.destroy(id, release_address).await.map_err(|e| e.to_string())?;
         self.leases.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.attachments.forget(id);
         Ok(())
     }
 

@@ -35,6 +35,7 @@ pub fn routes() -> Router<App> {
         .route("/agent/v1/report", post(report::post).layer(DefaultBodyLimit::max(REPORT_BYTES_MAX)))
         .route("/agent/v1/sessions", get(session::list))
         .route("/agent/v1/sessions/{id}", post(session::stream))
+        .route("/agent/v1/sessions/{id}/stream", get(session::connect))
         .route("/agent/v1/sources/{digest}", get(build::source))
         .route(
             "/agent/v1/builds/{id}/log",

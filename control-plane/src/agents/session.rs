@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
+use axum::response::Response;
 use berth_wire::code::Code;
 use berth_wire::id::SessionId;
 use berth_wire::session::Session;
@@ -13,6 +14,7 @@ use crate::access::HostCaller;
 use crate::api::extract::{Path, Query};
 use crate::api::problem::ApiError;
 use crate::app::App;
+use crate::attach::{accept, upgrade_of};
 
 pub async fn list(
     State(app): State<App>,
@@ -44,4 +46,24 @@ pub async fn stream(
             return Ok(StatusCode::NO_CONTENT);
         }
     }
+}
+
+/// The same for a session that goes both ways: the connection is upgraded and handed to whoever opened the session.
+pub async fn connect(
+    State(app): State<App>,
+    HostCaller(host): HostCaller,
+    Path(id): Path<SessionId>,
+    mut request: Request,
+) -> Result<Response, ApiError> {
+    let upgrade = upgrade_of(&mut request)?;
+    let sender = app.sessions.claim_duplex(host, id).ok_or_else(|| {
+        ApiError::new(Code::A12, "there is no such session any more; whoever asked has hung up")
+    })?;
+    tokio::spawn(async move {
+        if let Ok(stream) = upgrade.await {
+            // Whoever asked may have hung up meanwhile; the stream then ends here.
+            let _ = sender.send(hyper_util::rt::TokioIo::new(stream));
+        }
+    });
+    Ok(accept())
 }

@@ -37,7 +37,8 @@ pub async fn list(
     Ok(axum::Json(placed.into_iter().map(shown).collect()))
 }
 
-fn to_wire(app: &App, placed: Placed, host_name: String) -> Instance {
+/// As the API shows it.
+pub(super) fn to_wire(app: &App, placed: Placed, host_name: String) -> Instance {
     let name = placed.name();
     let sample = app.samples.get(placed.host, placed.spec.id);
     let report = placed.report;

@@ -15,6 +15,7 @@ pub mod logs;
 pub mod problem;
 pub mod query;
 pub mod releases;
+pub mod run;
 pub mod stacks;
 pub mod tokens;
 pub mod uploads;
@@ -37,6 +38,8 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(releases::rollback))
         .routes(routes!(releases::restart))
         .routes(routes!(instances::list))
+        .routes(routes!(run::run))
+        .routes(routes!(run::exec))
         .routes(routes!(builds::list, uploads::upload))
         .routes(routes!(builds::show))
         .routes(routes!(uploads::output))

@@ -49,7 +49,7 @@ pub fn status_of(code: Code) -> StatusCode {
         Code::A10 => StatusCode::UNAUTHORIZED,
         Code::A11 => StatusCode::FORBIDDEN,
         Code::A12 => StatusCode::NOT_FOUND,
-        Code::A14 | Code::A15 | Code::A16 | Code::G11 => StatusCode::CONFLICT,
+        Code::A14 | Code::A15 | Code::A16 | Code::G11 | Code::R25 => StatusCode::CONFLICT,
         Code::A21 => StatusCode::BAD_REQUEST,
         Code::A22 => StatusCode::METHOD_NOT_ALLOWED,
         Code::A18 | Code::B22 | Code::G12 => StatusCode::PAYLOAD_TOO_LARGE,

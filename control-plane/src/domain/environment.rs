@@ -36,6 +36,16 @@ pub struct Which<'a> {
 /// Precedence of the environment, weakest first: pack, config vars, Berth.
 pub fn process_spec(content: &Content, which: Which<'_>, run_seconds_max: u32) -> Option<ProcessSpec> {
     let command = content.manifest.processes.get(which.process)?;
+    Some(spec_of(content, which, super::command_line::argv(command), run_seconds_max))
+}
+
+/// A process of this release with another command.
+pub fn spec_of(
+    content: &Content,
+    which: Which<'_>,
+    argv: Vec<String>,
+    run_seconds_max: u32,
+) -> ProcessSpec {
     let mut env = content.manifest.env.clone();
     env.extend(content.config.iter().map(|(key, value)| (key.as_str().to_owned(), value.clone())));
     let mut set = |key: &str, value: String| env.insert(key.to_owned(), value);
@@ -50,9 +60,9 @@ pub fn process_spec(content: &Content, which: Which<'_>, run_seconds_max: u32) -
     if let Some(port) = port {
         set("PORT", port.to_string());
     }
-    Some(ProcessSpec {
+    ProcessSpec {
         image: content.image.clone(),
-        argv: super::command_line::argv(command),
+        argv,
         env,
         port,
         health: content.manifest.health.clone(),
@@ -62,7 +72,8 @@ pub fn process_spec(content: &Content, which: Which<'_>, run_seconds_max: u32) -
             .unwrap_or(STOP_GRACE_SECONDS)
             .min(STOP_GRACE_SECONDS_MAX),
         run_seconds_max,
-    })
+        attached: None,
+    }
 }
 
 /// What makes two instances of a process type the same, so that one serves on in place of the other: everything that

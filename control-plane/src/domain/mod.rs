@@ -8,5 +8,6 @@ pub mod command_line;
 pub mod environment;
 pub mod formation;
 pub mod host;
+pub mod one_off;
 pub mod placed;
 pub mod release;

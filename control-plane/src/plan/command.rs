@@ -13,12 +13,17 @@ use crate::domain::environment::{Which, fingerprint, process_spec};
 use crate::domain::placed::{Placed, RESTARTS_MAX, describe_exit};
 use crate::domain::release::Release;
 
+/// Whether it runs a `release:` command; other one-offs are people's own.
+pub(crate) fn is_release_command(placed: &Placed) -> bool {
+    matches!(placed.spec.work, Work::OneOff(_)) && placed.spec.process == ProcessType::release()
+}
+
 /// Takes a release that is in Releasing one step further.
 pub(crate) fn run_command(look: &mut Look<'_>, app: &AppState, release: &Release) {
     let running = app
         .instances
         .iter()
-        .find(|p| matches!(p.spec.work, Work::OneOff(_)) && p.spec.release == release.version && p.runs());
+        .find(|p| is_release_command(p) && p.spec.release == release.version && p.runs());
     let Some(placed) = running else { return start(look, app, release) };
     let Some(report) = &placed.report else { return };
     match outcome(placed, report) {

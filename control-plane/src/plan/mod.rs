@@ -7,6 +7,7 @@
 //! | [`rollout`] | which release an app is going to, and whether it got there |
 //! | [`exchange`] | old instances for new ones of one process type, make before break |
 //! | [`command`] | the `release:` command before a rollout |
+//! | [`one_off`] | when a command that somebody ran is over |
 //! | [`build`] | which host builds what, and what came of it |
 //! | [`specs`] | the spec of each host after the steps |
 //!
@@ -16,6 +17,7 @@
 pub mod build;
 pub mod command;
 pub mod exchange;
+pub mod one_off;
 pub mod place;
 pub mod rollout;
 pub mod specs;

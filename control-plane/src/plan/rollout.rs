@@ -4,10 +4,9 @@
 use berth_wire::api::ReleaseStatus;
 use berth_wire::code::Code;
 use berth_wire::report::{InstanceState, Trouble};
-use berth_wire::spec::Work;
 use jiff::SignedDuration;
 
-use super::command::run_command;
+use super::command::{is_release_command, run_command};
 use super::exchange::{Target, exchange};
 use super::{AppState, Look, Step};
 use crate::domain::environment::fingerprint;
@@ -27,6 +26,7 @@ pub(crate) fn plan_app(look: &mut Look<'_>, app: &AppState) {
     if app.app.deleted_at.is_some() {
         return remove_app(look, app);
     }
+    super::one_off::end_those_that_ended(look, app);
     let Some((next, current)) = supersede(look, app) else { return };
     drain_other_commands(look, app, next);
     if let Some(release) = next.filter(|r| r.status == ReleaseStatus::Releasing) {
@@ -101,7 +101,7 @@ fn drain_other_commands(look: &mut Look<'_>, app: &AppState, next: Option<&Relea
     let others = app
         .instances
         .iter()
-        .filter(|p| p.runs() && matches!(p.spec.work, Work::OneOff(_)) && Some(p.spec.release) != wanted);
+        .filter(|p| p.runs() && is_release_command(p) && Some(p.spec.release) != wanted);
     for placed in others {
         look.step(Step::Drain {
             instance: placed.spec.id,

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::plan::FdIndex;
-use crate::id::InstanceId;
+use crate::id::{ExecId, InstanceId};
 use crate::report::Exit;
 
 /// Name of the socket in the launcher's directory.
@@ -34,6 +34,9 @@ pub enum RequestBody {
     Namespaces(Namespaces),
     /// Starts a container; answered by [`Reply::Launched`] once the command was executed.
     Launch(Box<Launch>),
+    /// Starts another command in a running container; answered by [`Reply::Executed`] with one descriptor once it was executed. It
+    /// ends with the container.
+    Exec(Box<Exec>),
     /// Sends a signal to the main process of a container.
     Signal {
         /// Which.
@@ -95,6 +98,20 @@ pub struct Launch {
     pub output: Option<OutputFile>,
 }
 
+/// A command to start in a running container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    /// In which container. One that does not run is refused with ESRCH.
+    pub id: InstanceId,
+    /// What the event of its end will be about.
+    pub exec: ExecId,
+    /// A memfd with the [`super::Plan`] as JSON. Its steps and main steps are done by one process. The pidfd of the container's
+    /// init is added by the launcher as the last descriptor, after those that came with the message.
+    pub plan: FdIndex,
+    /// The container's unified cgroup, which it is born into.
+    pub cgroup: Option<FdIndex>,
+}
+
 /// A file that a container's output goes to, as lines `<unix microseconds> <text>`. Full, it is renamed to `.1` once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputFile {
@@ -135,6 +152,11 @@ pub enum Reply {
         /// The host's pid of the container's init.
         pid: u32,
     },
+    /// The command is running in its container. One descriptor: its pidfd.
+    Executed {
+        /// The host's pid of it.
+        pid: u32,
+    },
     /// Done.
     Done,
     /// One descriptor: a memfd with `[Child]` as JSON.
@@ -169,6 +191,13 @@ pub enum Event {
         /// Which.
         id: InstanceId,
         /// How. An OOM kill shows as signal 9 here; the cgroup's counter tells them apart.
+        exit: Exit,
+    },
+    /// A command that was started in a running container ended.
+    ExecEnded {
+        /// Which.
+        exec: ExecId,
+        /// How.
         exit: Exit,
     },
 }

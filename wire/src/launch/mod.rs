@@ -8,7 +8,7 @@ mod plan;
 
 pub use command::{Command, InvalidCommand};
 pub use message::{
-    Child, ChildState, DESCRIPTORS_MAX, Event, Launch, LaunchFailure, Namespaces, OutputFile,
+    Child, ChildState, DESCRIPTORS_MAX, Event, Exec, Launch, LaunchFailure, Namespaces, OutputFile,
     PACKET_BYTES_MAX, Packet, Reply, Request, RequestBody, SOCKET_NAME,
 };
 pub use plan::{Device, FdIndex, LAYERS_MAX, Plan, Resource, Step, Stream};

@@ -56,6 +56,11 @@ pub enum Step {
         /// The namespace.
         namespace: FdIndex,
     },
+    /// Enters the mount, ipc, uts, network and cgroup namespaces of a running container; its pid namespace the process is born in.
+    EnterContainer {
+        /// The pidfd of the container's init.
+        process: FdIndex,
+    },
     /// Sets the host name of the UTS namespace.
     Hostname {
         /// At most 64 bytes.
@@ -166,7 +171,7 @@ pub enum Step {
     },
     /// Enters the user namespace: from here on there is no privilege on the host.
     EnterUser {
-        /// The namespace.
+        /// The namespace, or the pidfd of a process in it.
         namespace: FdIndex,
     },
     /// Becomes this user, with only these groups.
@@ -206,9 +211,19 @@ pub enum Step {
         /// Standard error.
         stderr: Stream,
     },
+    /// Opens a new terminal of the container's devpts, makes it the controlling one and connects 0, 1 and 2 to it. Its master is
+    /// sent through a socket. Both ends are got by descriptor (TIOCGPTPEER), none by the name /dev/pts/N, which others could swap.
+    Terminal {
+        /// A socket that the master is sent through, as one descriptor beside one byte.
+        socket: FdIndex,
+        /// Lines.
+        rows: u16,
+        /// Characters of a line.
+        columns: u16,
+    },
     /// Closes every descriptor above 2 that the next program should not have.
     CloseDescriptors,
-    /// Changes to a directory.
+    /// Changes to a directory; one behind a magic link (/proc/self/fd/N) is refused.
     WorkingDirectory {
         /// Where.
         path: String,
@@ -266,6 +281,7 @@ impl Step {
             Self::JoinLegacyCgroup { .. } => "join a v1 cgroup".into(),
             Self::UnshareCgroup => "make a cgroup namespace".into(),
             Self::EnterNetwork { .. } => "enter the network namespace".into(),
+            Self::EnterContainer { .. } => "enter the container's namespaces".into(),
             Self::Hostname { name } => format!("set the host name {name:?}"),
             Self::UnshareMounts => "make a mount namespace".into(),
             Self::Layer { .. } => "attach a layer".into(),
@@ -296,6 +312,7 @@ impl Step {
             Self::Seccomp { .. } => "install the seccomp filter".into(),
             Self::Session => "start a session".into(),
             Self::Streams { .. } => "connect the standard streams".into(),
+            Self::Terminal { .. } => "open a terminal".into(),
             Self::CloseDescriptors => "close descriptors".into(),
             Self::WorkingDirectory { path } => format!("change to {path}"),
             Self::Execute { .. } => "execute the command".into(),

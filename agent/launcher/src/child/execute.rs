@@ -1,5 +1,6 @@
 //! The last operations: standard streams, descriptors, and the two programs that replace the child, init and the command.
 
+use std::ffi::CStr;
 use std::os::fd::RawFd;
 
 use super::Surroundings;
@@ -85,6 +86,15 @@ pub(super) fn become_init(around: &Surroundings) -> Errno {
         Ok(_) => Errno(libc::ENOEXEC),
         Err(errno) => errno,
     }
+}
+
+/// Changes to a directory of the container. A magic link (/proc/self/fd/N) would lead to whatever a descriptor that was left
+/// open shows, on the host too (CVE-2024-21626): none is open here, and none is followed.
+pub(super) fn working_directory(path: &CStr) -> Result<()> {
+    let directory = kernel::open_inside(path, libc::O_PATH | libc::O_DIRECTORY)?;
+    let changed = kernel::call!(libc::SYS_fchdir, directory);
+    kernel::close(directory);
+    changed.map(drop)
 }
 
 /// Executes the first candidate that exists. Only returns to say why none did: "not executable" rather than "not found" if both

@@ -11,6 +11,16 @@ pub(super) fn join_cgroup(procs: RawFd) -> Result<()> {
     kernel::call!(libc::SYS_write, procs, c"0".as_ptr(), 1).map(drop)
 }
 
+/// All but the user namespace, which is entered later and ends the privilege to enter these.
+pub(super) fn enter_container(process: RawFd) -> Result<()> {
+    const NAMESPACES: libc::c_int = libc::CLONE_NEWNS
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWCGROUP;
+    kernel::call!(libc::SYS_setns, process, NAMESPACES).map(drop)
+}
+
 /// Does something as this owner with the launcher's capabilities: what is made then belongs to the container's root. On an
 /// idmapped mount there is no other way, because there ids that are not mapped can own nothing.
 pub(super) fn as_owner<T>(owner: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {

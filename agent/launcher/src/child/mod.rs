@@ -1,11 +1,12 @@
 //! What happens between clone and exec: the prepared operations, one by one, without allocating, without returning.
 //! Any failure is written to the report pipe as a [`Failure`] and ends the process. How each operation is done: mounts
-//! in `root` and `places`, credentials in `identity`, the last ones in `execute`.
+//! in `root` and `places`, credentials in `identity`, terminals in `terminal`, the last ones in `execute`.
 
 mod execute;
 mod identity;
 mod places;
 mod root;
+mod terminal;
 
 use std::os::fd::RawFd;
 
@@ -91,6 +92,26 @@ pub fn run(prepared: &Prepared, around: &Surroundings) -> ! {
     }
 }
 
+/// Carries out a plan for a command in a running container. The caller is the fresh child of clone3, in the container's pid
+/// namespace and cgroup already.
+pub fn run_inside(prepared: &Prepared, report: RawFd) -> ! {
+    // As for a container's first process; besides, others see this one while it still runs the launcher's program: they must
+    // get at neither that (/proc/PID/exe, CVE-2019-5736) nor its descriptors.
+    // SAFETY: numbers only.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        libc::prctl(libc::PR_SET_DUMPABLE, 0);
+        libc::umask(0o022);
+    }
+    // A plan for a running container mounts nothing: skeleton, init and status file are not there.
+    let around = Surroundings { skeleton: -1, report, status: -1, init: -1 };
+    let mut state = State { around: &around, root: -1, layers: 0, report };
+    carry_out(&prepared.steps, &mut state, 0);
+    let first_of_main = prepared.steps.len() as u32;
+    carry_out(&prepared.main, &mut state, first_of_main);
+    fail(state.report, first_of_main + prepared.main.len() as u32, Errno(libc::ENOEXEC))
+}
+
 fn carry_out(ops: &[Op], state: &mut State<'_>, first: u32) {
     for (index, op) in ops.iter().enumerate() {
         if let Err(errno) = one(op, state) {
@@ -116,6 +137,7 @@ fn one(op: &Op, state: &mut State<'_>) -> Result<()> {
         Op::EnterNetwork(namespace) => {
             kernel::call!(libc::SYS_setns, *namespace, libc::CLONE_NEWNET).map(drop)
         }
+        Op::EnterContainer(process) => identity::enter_container(*process),
         Op::Hostname(name) => {
             kernel::call!(libc::SYS_sethostname, name.as_ptr(), name.count_bytes()).map(drop)
         }
@@ -147,11 +169,12 @@ fn one(op: &Op, state: &mut State<'_>) -> Result<()> {
         Op::Seccomp(filter) => identity::seccomp(&filter.0),
         Op::Session => kernel::call!(libc::SYS_setsid).map(drop),
         Op::Streams(sources) => execute::streams(*sources),
+        Op::Terminal { socket, rows, columns } => terminal::open(*socket, *rows, *columns),
         Op::CloseDescriptors => {
             state.report = execute::close_all_but(state.report)?;
             Ok(())
         }
-        Op::WorkingDirectory(path) => kernel::call!(libc::SYS_chdir, path.as_ptr()).map(drop),
+        Op::WorkingDirectory(path) => execute::working_directory(path),
         Op::Execute(command) => Err(execute::execute(command)),
     }
 }

@@ -31,6 +31,7 @@ pub(super) fn process(port: Option<u16>) -> ProcessSpec {
         health: HealthCheck::default(),
         stop_grace_seconds: 30,
         run_seconds_max: 60,
+        attached: None,
     }
 }
 

@@ -42,7 +42,8 @@ where
     let (sender, frames) = mpsc::channel(FRAMES_MAX);
     let _writer = AbortOnDropHandle::new(tokio::spawn(write_frames(write, frames)));
     let (credit, started) = (Arc::new(Semaphore::new(STDIN_WINDOW_BYTES)), Arc::new(Notify::new()));
-    let _typing = AbortOnDropHandle::new(tokio::spawn(read_input(sender.clone(), credit.clone(), started.clone())));
+    let _typing =
+        AbortOnDropHandle::new(tokio::spawn(read_input(sender.clone(), credit.clone(), started.clone())));
     tokio::select! {
         done = follow(read, &credit, &started) => done,
         status = signals::pass_on(&sender, keyboard.is_some()) => Ok(status),
@@ -79,7 +80,11 @@ async fn read_input(to: mpsc::Sender<Frame>, credit: Arc<Semaphore>, started: Ar
 }
 
 /// Writes what comes until the command ends.
-async fn follow(mut from: impl AsyncRead + Unpin, credit: &Semaphore, started: &Notify) -> Result<u8, Failure> {
+async fn follow(
+    mut from: impl AsyncRead + Unpin,
+    credit: &Semaphore,
+    started: &Notify,
+) -> Result<u8, Failure> {
     let (mut output, mut complaints) = (tokio::io::stdout(), tokio::io::stderr());
     let mut decoder = Decoder::default();
     let mut buffer = vec![0; PIECE_BYTES];
@@ -127,9 +132,13 @@ fn status_of(exit: Ending) -> Result<u8, Failure> {
     match exit {
         Ending::Code(code) => Ok(code),
         Ending::Signal(signal) => Ok(128_u8.saturating_add(signal)),
-        Ending::OutOfMemory => Err(said(Code::R14, "The container ran out of memory and was ended").with_status(137)),
+        Ending::OutOfMemory => {
+            Err(said(Code::R14, "The container ran out of memory and was ended").with_status(137))
+        }
         Ending::TimedOut => Err(said(Code::R23, "The command ran longer than it may").with_status(TIMED_OUT)),
-        Ending::Unknown => Err(said(Code::R27, "The command ended while the platform restarted; how is not known")),
+        Ending::Unknown => {
+            Err(said(Code::R27, "The command ended while the platform restarted; how is not known"))
+        }
     }
 }
 
@@ -142,7 +151,9 @@ fn failed(failure: AttachFailure) -> Failure {
 }
 
 fn lost(why: &str) -> Failure {
-    let message = format!("The connection to the command was lost: {why}. The command gets SIGHUP, unless it has ended");
+    let message = format!(
+        "The connection to the command was lost: {why}. The command gets SIGHUP, unless it has ended"
+    );
     Failure::new(Exit::Attached, message).with_code(Code::R27)
 }
 

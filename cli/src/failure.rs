@@ -106,7 +106,13 @@ impl From<Problem> for Failure {
             404 => Exit::NotFound,
             _ => Exit::Failed,
         };
-        Self { exit, status: None, code: Some(problem.code), message: problem.detail, log_tail: problem.log_tail }
+        Self {
+            exit,
+            status: None,
+            code: Some(problem.code),
+            message: problem.detail,
+            log_tail: problem.log_tail,
+        }
     }
 }
 

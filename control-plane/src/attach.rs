@@ -34,7 +34,8 @@ pub fn upgrade_of(request: &mut Request) -> Result<OnUpgrade, ApiError> {
     let wants = asks(CONNECTION, "upgrade") && asks(UPGRADE, PROTOCOL);
     let upgrade = if wants { request.extensions_mut().remove::<OnUpgrade>() } else { None };
     upgrade.ok_or_else(|| {
-        let detail = format!("this needs a connection that can be upgraded: Upgrade: {PROTOCOL} over HTTP/1.1");
+        let detail =
+            format!("this needs a connection that can be upgraded: Upgrade: {PROTOCOL} over HTTP/1.1");
         ApiError::new(Code::A13, detail)
     })
 }

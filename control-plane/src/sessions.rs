@@ -71,7 +71,9 @@ pub struct SessionStream {
 
 /// The host has too many sessions already.
 #[derive(Debug, thiserror::Error)]
-#[error("the host has {PER_HOST_MAX} sessions (followed logs, attached commands) open already; close some and try again")]
+#[error(
+    "the host has {PER_HOST_MAX} sessions (followed logs, attached commands) open already; close some and try again"
+)]
 pub struct TooMany;
 
 impl Default for Sessions {

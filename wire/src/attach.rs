@@ -119,10 +119,15 @@ impl Frame {
             2 => Self::Stdout(content.to_vec()),
             3 => Self::Stderr(content.to_vec()),
             4 => Self::StdinEnd,
-            5 => Self::Credit(u32::from_be_bytes(content.try_into().map_err(bad("a credit of another size"))?)),
+            5 => {
+                Self::Credit(u32::from_be_bytes(content.try_into().map_err(bad("a credit of another size"))?))
+            }
             6 => {
                 let [a, b, c, d] = content.try_into().map_err(bad("a size of another size"))?;
-                Self::Resize(TerminalSize { rows: u16::from_be_bytes([a, b]), columns: u16::from_be_bytes([c, d]) })
+                Self::Resize(TerminalSize {
+                    rows: u16::from_be_bytes([a, b]),
+                    columns: u16::from_be_bytes([c, d]),
+                })
             }
             7 => Self::Signal(*content.first().ok_or(Malformed("a signal without a number"))?),
             8 => Self::Started,

@@ -24,10 +24,10 @@ use serde::{Deserialize, Serialize};
 use crate::children::{Asker, how_it_ended, open_process};
 use crate::clone::{self, Outcome};
 use crate::instance::process_facts;
+use crate::memory_file;
 use crate::prepare::{Descriptors, prepare};
 use crate::requests::{descriptor, explain, failure};
 use crate::server::Server;
-use crate::memory_file;
 
 /// Who it is, as kept in `execs.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,9 +71,8 @@ impl Running {
 pub fn scan(record: &Path) -> Vec<Running> {
     let known: Vec<Known> =
         fs::read(record).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-    let ours = |known: &Known| {
-        process_facts(known.pid).is_some_and(|(_, parent)| parent == std::process::id())
-    };
+    let ours =
+        |known: &Known| process_facts(known.pid).is_some_and(|(_, parent)| parent == std::process::id());
     let adopt = |known: Known| {
         open_process(known.pid, known.start_ticks).map(|pidfd| Running { known, pidfd, life: Life::Running })
     };
@@ -115,9 +114,10 @@ impl Server {
         let cgroup = exec.cgroup.map(|index| descriptor(&received, index).and_then(|fd| fd.try_clone()));
         let cgroup = cgroup.transpose().map_err(|error| failure("find the cgroup", &error))?;
         received.push(init);
-        let prepared = prepare(&plan, &Descriptors { received: &received, output: None }).map_err(|error| {
-            failure(&format!("prepare the plan: {error}"), &io::ErrorKind::InvalidInput.into())
-        })?;
+        let prepared =
+            prepare(&plan, &Descriptors { received: &received, output: None }).map_err(|error| {
+                failure(&format!("prepare the plan: {error}"), &io::ErrorKind::InvalidInput.into())
+            })?;
         let (init, own) = (received[received.len() - 1].as_fd(), self.pid_namespace.as_fd());
         let cloned = clone::clone_inside(&prepared, init, own, cgroup.as_ref().map(AsFd::as_fd))
             .map_err(|error| failure("start a process in the container", &error))?;
@@ -141,7 +141,9 @@ impl Server {
                 let (pid, pidfd) = (running.known.pid, running.pidfd.try_clone());
                 match pidfd {
                     Ok(pidfd) => self.reply(asker, Reply::Executed { pid }, &[pidfd.as_fd()]),
-                    Err(error) => self.reply(asker, Reply::Failed(failure("pass on the process", &error)), &[]),
+                    Err(error) => {
+                        self.reply(asker, Reply::Failed(failure("pass on the process", &error)), &[])
+                    }
                 }
             }
             Outcome::Failed(what) => running.life = Life::Failing { failure: explain(what, steps), asker },

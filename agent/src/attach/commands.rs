@@ -39,7 +39,12 @@ impl Commands {
         Self { machine }
     }
 
-    async fn attach(&self, id: InstanceId, read: impl AsyncRead + Unpin, outgoing: Outgoing) -> Result<(), AttachFailure> {
+    async fn attach(
+        &self,
+        id: InstanceId,
+        read: impl AsyncRead + Unpin,
+        outgoing: Outgoing,
+    ) -> Result<(), AttachFailure> {
         let attachments = &self.machine.attachments;
         let mut stage = attachments.watch(id);
         let waited = tokio::time::timeout(START_WAIT_MAX, stage.wait_for(|now| *now != Stage::Waiting)).await;
@@ -63,8 +68,14 @@ impl Commands {
         Ok(())
     }
 
-    async fn exec(&self, asked: Asked, read: impl AsyncRead + Unpin, outgoing: Outgoing) -> Result<(), AttachFailure> {
-        let local = |error: std::io::Error| failed(Code::R20, format!("the streams could not be made: {error}"));
+    async fn exec(
+        &self,
+        asked: Asked,
+        read: impl AsyncRead + Unpin,
+        outgoing: Outgoing,
+    ) -> Result<(), AttachFailure> {
+        let local =
+            |error: std::io::Error| failed(Code::R20, format!("the streams could not be made: {error}"));
         let (executed, streams) = match asked.terminal {
             None => {
                 let (outer, inner) = pipes().map_err(local)?;

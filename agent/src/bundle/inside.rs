@@ -12,7 +12,9 @@ pub fn plan(input: &Input, process: FdIndex) -> Plan {
     let mut plan = Plan { steps: Vec::new(), main: Vec::new() };
     plan.steps.extend(input.legacy_cgroups.iter().map(|procs| Step::JoinLegacyCgroup { procs: *procs }));
     plan.steps.push(Step::EnterContainer { process });
-    for rule in [limits::rule, identity::rule, capabilities::rule, seccomp::rule, streams::rule, command::rule] {
+    for rule in
+        [limits::rule, identity::rule, capabilities::rule, seccomp::rule, streams::rule, command::rule]
+    {
         rule(&input, &mut plan);
     }
     plan

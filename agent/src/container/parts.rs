@@ -75,8 +75,10 @@ impl Host {
             self.launcher.namespaces(namespaces(uid_base)),
             self.disk.create(id, spec.quota.disk_bytes.max)
         );
-        let (namespaces, scratch) =
-            (namespaces.map_err(start::launch_error(spec.id, &spec.argv, &spec.cwd))?, scratch.map_err(start::disk)?);
+        let (namespaces, scratch) = (
+            namespaces.map_err(start::launch_error(spec.id, &spec.argv, &spec.cwd))?,
+            scratch.map_err(start::disk)?,
+        );
         steps.done("make namespaces and disk");
         let endpoint = if spec.network {
             let attached = self.network.attach(id, namespaces.network.as_fd()).await;

@@ -14,9 +14,7 @@ use super::steps::Steps;
 use super::{ContainerSpec, Host, Output, StartError, Started, identity};
 use crate::bundle::{self, BindTree, Standard};
 use crate::disk::DiskError;
-use crate::launch::{
-    InnerPipes, LaunchError, Parcel, give_to, processors, sealed_file, seccomp_file, tree,
-};
+use crate::launch::{InnerPipes, LaunchError, Parcel, give_to, processors, sealed_file, seccomp_file, tree};
 
 /// What a shell exits with (POSIX.1-2024, Shell Command Language, 2.8.2).
 const NOT_FOUND: u8 = 127;
@@ -75,8 +73,7 @@ impl Host {
         mut steps: Steps,
     ) -> Result<Started, StartError> {
         let endpoint = parts.endpoint.clone();
-        let command = Command::new(&spec.argv, &spec.env)
-            .map_err(StartError::bad_command)?;
+        let command = Command::new(&spec.argv, &spec.env).map_err(StartError::bad_command)?;
         let named = launch_error(spec.id, &spec.argv, &spec.cwd);
         let space = parts.scratch.dir.clone();
         let (launch, parcel) =

@@ -45,8 +45,9 @@ impl Process {
     fn send(&self, number: u8, flags: u32) -> io::Result<()> {
         let (pidfd, none) = (self.0.get_ref().as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
         // SAFETY: numbers, and no siginfo.
-        let sent =
-            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, libc::c_int::from(number), none, flags) };
+        let sent = unsafe {
+            libc::syscall(libc::SYS_pidfd_send_signal, pidfd, libc::c_int::from(number), none, flags)
+        };
         match io::Error::last_os_error() {
             _ if sent == 0 => Ok(()),
             error if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),

@@ -63,7 +63,12 @@ pub fn give_to(stream: impl AsFd, user: u32, group: u32) -> io::Result<()> {
 /// # Errors
 /// The kernel's refusal.
 pub fn terminal_socket() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?)
+    Ok(socketpair(
+        AddressFamily::UNIX,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )?)
 }
 
 /// The master, which was sent before the command was executed.
@@ -124,7 +129,8 @@ impl Terminal {
     /// # Errors
     /// The kernel's refusal.
     pub fn resize(&self, size: TerminalSize) -> io::Result<()> {
-        let size = rustix::termios::Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let size =
+            rustix::termios::Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
         Ok(rustix::termios::tcsetwinsize(self.0.get_ref(), size)?)
     }
 }

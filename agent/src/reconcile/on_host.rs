@@ -203,7 +203,8 @@ impl Machine for OnHost {
     async fn wait(&self, id: InstanceId) -> Exit {
         let exit = self.host.wait(id).await;
         let struck = self.host.cgroups.get(id).ok().flatten().and_then(|group| group.oom_kills().ok());
-        let exit = if struck.is_some_and(|n| n > 0) && exit != Exit::Code(0) { Exit::OutOfMemory } else { exit };
+        let exit =
+            if struck.is_some_and(|n| n > 0) && exit != Exit::Code(0) { Exit::OutOfMemory } else { exit };
         self.attachments.ended(id, exit);
         exit
     }

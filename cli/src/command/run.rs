@@ -84,7 +84,10 @@ pub fn variable(text: &str) -> Result<(ConfigKey, String), String> {
 }
 
 /// The variables for a command; with a terminal, what kind it is.
-pub fn variables(given: Vec<(ConfigKey, String)>, terminal: Option<TerminalSize>) -> BTreeMap<ConfigKey, String> {
+pub fn variables(
+    given: Vec<(ConfigKey, String)>,
+    terminal: Option<TerminalSize>,
+) -> BTreeMap<ConfigKey, String> {
     let mut all = BTreeMap::new();
     if terminal.is_some()
         && let (Ok(key), Ok(kind)) = ("TERM".parse(), std::env::var("TERM"))
@@ -165,7 +168,8 @@ mod tests {
 
     #[test]
     fn options_after_the_command_must_be_the_commands() {
-        let parsed = Alone::try_parse_from(["run", "-e", "A=b=c", "ls", "-la", "--detach"]).unwrap().arguments;
+        let parsed =
+            Alone::try_parse_from(["run", "-e", "A=b=c", "ls", "-la", "--detach"]).unwrap().arguments;
         assert_eq!(parsed.command, ["ls", "-la", "--detach"]);
         assert!(!parsed.detach);
         assert_eq!(parsed.env[0].1, "b=c");

@@ -83,7 +83,8 @@ async fn release_to_run(app: &App, conn: &mut SqliteConnection, row: &AppRow) ->
         None => releases::head_find(&app.store, conn, row.id).await?,
     };
     release.ok_or_else(|| {
-        let detail = format!("{} has no release yet, so there is no image to run; push something first", row.name);
+        let detail =
+            format!("{} has no release yet, so there is no image to run; push something first", row.name);
         ApiError::new(Code::A16, detail)
     })
 }
@@ -202,6 +203,10 @@ pub async fn exec(
     Ok(accepted(placed))
 }
 
-fn open(app: &App, host: HostId, request: SessionRequest) -> Result<crate::sessions::DuplexSession, ApiError> {
+fn open(
+    app: &App,
+    host: HostId,
+    request: SessionRequest,
+) -> Result<crate::sessions::DuplexSession, ApiError> {
     app.sessions.open_duplex(host, request).map_err(|error| ApiError::new(Code::A15, error.to_string()))
 }

@@ -40,12 +40,7 @@ pub fn process_spec(content: &Content, which: Which<'_>, run_seconds_max: u32) -
 }
 
 /// A process of this release with another command.
-pub fn spec_of(
-    content: &Content,
-    which: Which<'_>,
-    argv: Vec<String>,
-    run_seconds_max: u32,
-) -> ProcessSpec {
+pub fn spec_of(content: &Content, which: Which<'_>, argv: Vec<String>, run_seconds_max: u32) -> ProcessSpec {
     let mut env = content.manifest.env.clone();
     env.extend(content.config.iter().map(|(key, value)| (key.as_str().to_owned(), value.clone())));
     let mut set = |key: &str, value: String| env.insert(key.to_owned(), value);

@@ -51,7 +51,10 @@ pub fn check(argv: &[String], env: &BTreeMap<ConfigKey, String>) -> Result<(), R
         return Err(refusal(Code::A13, "no command was given; write it after --, e.g. `-- bash`"));
     }
     if argv.iter().chain(env.values()).any(|text| text.contains('\0')) {
-        return Err(refusal(Code::A13, "an argument or a variable has a NUL byte, which no program can be given"));
+        return Err(refusal(
+            Code::A13,
+            "an argument or a variable has a NUL byte, which no program can be given",
+        ));
     }
     let variables = env.iter().map(|(key, value)| key.as_str().len() + value.len());
     let bytes: usize = argv.iter().map(String::len).chain(variables).sum();

@@ -20,10 +20,8 @@ pub(crate) fn is_release_command(placed: &Placed) -> bool {
 
 /// Takes a release that is in Releasing one step further.
 pub(crate) fn run_command(look: &mut Look<'_>, app: &AppState, release: &Release) {
-    let running = app
-        .instances
-        .iter()
-        .find(|p| is_release_command(p) && p.spec.release == release.version && p.runs());
+    let running =
+        app.instances.iter().find(|p| is_release_command(p) && p.spec.release == release.version && p.runs());
     let Some(placed) = running else { return start(look, app, release) };
     let Some(report) = &placed.report else { return };
     match outcome(placed, report) {

@@ -98,10 +98,8 @@ fn supersede<'a>(
 /// One-off commands of releases that no longer wait for them.
 fn drain_other_commands(look: &mut Look<'_>, app: &AppState, next: Option<&Release>) {
     let wanted = next.filter(|r| r.status == ReleaseStatus::Releasing).map(|r| r.version);
-    let others = app
-        .instances
-        .iter()
-        .filter(|p| p.runs() && is_release_command(p) && Some(p.spec.release) != wanted);
+    let others =
+        app.instances.iter().filter(|p| p.runs() && is_release_command(p) && Some(p.spec.release) != wanted);
     for placed in others {
         look.step(Step::Drain {
             instance: placed.spec.id,

@@ -155,7 +155,7 @@ fn only_listed_devices_must_open() {
 #[test]
 fn the_v1_device_list_must_hold_without_bpf() {
     let Some(machine) = Machine::new("dev1") else { return };
-    let Some(mount) = Hierarchy::find().unwrap().legacy_devices else {
+    let Some(mount) = Hierarchy::find(None).unwrap().legacy_devices else {
         println!("skipped: no v1 devices controller here");
         return;
     };

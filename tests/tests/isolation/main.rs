@@ -3,7 +3,12 @@
 
 #![allow(clippy::panic, reason = "a case says what it saw by panicking")]
 
+mod docker;
 mod faults;
+mod images;
+mod peer;
+mod permitted;
+mod single;
 mod stage;
 mod table;
 
@@ -29,17 +34,29 @@ fn main() -> ExitCode {
         Err(error) => panic!("{error}"),
     };
     let mut trials = Vec::new();
-    for case in table::cases() {
+    let runc = peer::Runc::find(stage.dir.path()).map(Arc::new);
+    for (number, case) in table::cases().into_iter().enumerate() {
+        if let (Some(runc), false) = (runc.clone(), matches!(case.peer, table::Peer::Not(_))) {
+            let case = case.clone();
+            let name = format!("runc: {}", case.name);
+            trials.push(Trial::test(name, move || runc.check(number, &case).map_err(Failed::from)));
+        }
         let (runtime, stage) = (Arc::clone(&runtime), Arc::clone(&stage));
-        trials.push(Trial::test(case.name, move || {
+        trials.push(Trial::test(case.name.clone(), move || {
             runtime.block_on(table::check(&stage, &case)).map_err(Failed::from)
         }));
     }
-    for (name, run) in table::SINGLE {
+    for (name, run) in single::ALL {
         let (runtime, stage) = (Arc::clone(&runtime), Arc::clone(&stage));
         trials.push(Trial::test(*name, move || runtime.block_on(run(stage)).map_err(Failed::from)));
     }
+    for (name, run) in single::PURE {
+        trials.push(Trial::test(*name, move || run().map_err(Failed::from)));
+    }
     let conclusion = libtest_mimic::run(&arguments, trials);
+    if let Some(runc) = runc {
+        runc.close();
+    }
     let Some(mut stage) = Arc::into_inner(stage) else { panic!("a test still holds the stage") };
     let survived = runtime.block_on(faults::launcher_killed(&mut stage));
     println!("a container must outlive its launcher and lose no line ... {survived:?}");

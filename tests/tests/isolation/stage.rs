@@ -1,5 +1,4 @@
-//! What the attempts happen on: a host of their own (installation id, launcher, pool), images of one static program, and the one
-//! way to run it.
+//! What the attempts happen on: a host of their own (installation id, launcher, pool), and the one way to run the probe.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +7,7 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use berth_agent::cgroup::Cgroups;
-use berth_agent::container::{Capabilities, ContainerSpec, Host, Output, Ready, StartError};
+use berth_agent::container::{Bind, Capabilities, ContainerSpec, Host, Output, Ready, StartError};
 use berth_agent::disk::Disk;
 use berth_agent::image::{Images, ImagesConfig};
 use berth_agent::installation::Installation;
@@ -20,6 +19,8 @@ use berth_wire::launch::Plan;
 use berth_wire::quota::{Bounds, MIB, Quota};
 use berth_wire::report::Exit;
 
+use crate::images;
+
 /// A host of its own.
 pub struct Stage {
     pub host: Host,
@@ -30,25 +31,55 @@ pub struct Stage {
 /// One run of the probe.
 pub struct Attempt<'a> {
     pub name: &'a str,
+    /// What the probe is told beside the attempt's name.
+    pub arguments: Vec<String>,
+    /// Another command than the probe.
+    pub command: Option<Vec<String>>,
     pub image: &'a str,
     pub user: u32,
     pub cwd: String,
     pub network: bool,
     pub env: BTreeMap<String, String>,
     pub capabilities: Capabilities,
+    pub quota: Quota,
+    pub binds: Vec<Bind>,
 }
 
 impl<'a> Attempt<'a> {
     pub fn new(name: &'a str, user: u32) -> Self {
         Self {
             name,
+            arguments: vec![],
+            command: None,
             image: "plain",
             user,
             cwd: "/".into(),
             network: false,
             env: BTreeMap::new(),
             capabilities: Capabilities::App,
+            quota: Quota {
+                pids: Bounds::new(4, 20),
+                memory_bytes: Bounds::new(16 * MIB, 64 * MIB),
+                disk_bytes: Bounds::new(MIB, 16 * MIB),
+                ..Quota::default()
+            },
+            binds: vec![],
         }
+    }
+
+    /// The same, told this as well.
+    pub fn with<T: ToString>(mut self, arguments: impl IntoIterator<Item = T>) -> Self {
+        self.arguments = arguments.into_iter().map(|argument| argument.to_string()).collect();
+        self
+    }
+
+    /// What is executed.
+    pub fn argv(&self) -> Vec<String> {
+        let probe = || {
+            let words = ["/bin/probe", self.name].map(str::to_owned);
+            words.into_iter().chain(self.arguments.iter().cloned()).collect()
+        };
+        self.command.clone().unwrap_or_else(probe)
     }
 }
 
@@ -61,9 +92,12 @@ impl Stage {
     pub async fn open() -> Result<Self, String> {
         let name = format!("t-iso-{}", std::process::id());
         let dir = tempfile::Builder::new().prefix("berth-isolation-").tempdir_in("/var/tmp").map_err(text)?;
-        make_images(dir.path())?;
-        let program = binaries().join("berth-launcher");
-        let launcher = start_launcher(&program, dir.path())?;
+        // A copy: one attempt is to overwrite it.
+        let program = dir.path().join("berth-launcher");
+        fs::copy(binaries().join("berth-launcher"), &program)
+            .map_err(|error| format!("berth-launcher: {error}; run cargo build --workspace first"))?;
+        images::make(dir.path())?;
+        let launcher = start_launcher(dir.path())?;
         let installation = Installation::new(&name).map_err(text)?;
         let disk = Disk::open(&installation, dir.path(), 512 * MIB).await.map_err(text)?;
         let config = ImagesConfig {
@@ -88,7 +122,7 @@ impl Stage {
     pub fn replace_launcher(&mut self) -> Result<(), String> {
         self.launcher.kill().map_err(text)?;
         self.launcher.wait().map_err(text)?;
-        self.launcher = start_launcher(&binaries().join("berth-launcher"), self.dir.path())?;
+        self.launcher = start_launcher(self.dir.path())?;
         Ok(())
     }
 
@@ -108,17 +142,12 @@ impl Stage {
             id: InstanceId(uuid::Uuid::now_v7()),
             hostname: "inside".into(),
             layers: vec![self.dir.path().join("images").join(attempt.image)],
-            argv: vec!["/bin/probe".into(), attempt.name.into()],
+            argv: attempt.argv(),
             env: attempt.env.clone(),
             cwd: attempt.cwd.clone(),
             user: (attempt.user, attempt.user),
-            quota: Quota {
-                pids: Bounds::new(4, 20),
-                memory_bytes: Bounds::new(16 * MIB, 64 * MIB),
-                disk_bytes: Bounds::new(MIB, 16 * MIB),
-                ..Quota::default()
-            },
-            binds: vec![],
+            quota: attempt.quota,
+            binds: attempt.binds.clone(),
             output: Output::File {
                 path: self.dir.path().join("log"),
                 bytes_max: 1 << 20,
@@ -146,12 +175,17 @@ impl Stage {
     }
 }
 
-fn start_launcher(program: &Path, dir: &Path) -> Result<Child, String> {
-    Command::new(program)
+/// With some capabilities inheritable and ambient, which a launcher never has, so that it shows whether they get into a container.
+const CAPABILITIES: &str = "+chown,+kill,+net_raw,+sys_chroot";
+
+fn start_launcher(dir: &Path) -> Result<Child, String> {
+    Command::new("setpriv")
+        .args(["--inh-caps", CAPABILITIES, "--ambient-caps", CAPABILITIES, "--"])
+        .arg(dir.join("berth-launcher"))
         .arg("--dir")
         .arg(dir.join("launcher"))
         .spawn()
-        .map_err(|error| format!("{}: {error}; run cargo build --workspace first", program.display()))
+        .map_err(|error| format!("setpriv berth-launcher: {error}"))
 }
 
 async fn connect(dir: &Path) -> Result<Launcher, String> {
@@ -163,48 +197,5 @@ async fn connect(dir: &Path) -> Result<Launcher, String> {
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
         attempts += 1;
-    }
-}
-
-/// Images of one program: a plain one, and hostile ones.
-fn make_images(dir: &Path) -> Result<(), String> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/isolation/probe.rs");
-    let probe = dir.join("probe");
-    let compiled = Command::new("rustc")
-        .args(["--edition", "2024", "-C", "target-feature=+crt-static", "-C", "panic=abort", "-o"])
-        .arg(&probe)
-        .arg(&source)
-        .status()
-        .map_err(|error| format!("rustc: {error}"))?;
-    if !compiled.success() {
-        return Err("the probe does not compile".into());
-    }
-    for name in ["plain", "proc-link", "sys-link", "dev-link", "null-link"] {
-        make_image(&dir.join("images").join(name), name, &probe).map_err(text)?;
-    }
-    Ok(())
-}
-
-fn make_image(root: &Path, name: &str, probe: &Path) -> std::io::Result<()> {
-    for directory in ["bin", "canary"] {
-        fs::create_dir_all(root.join(directory))?;
-    }
-    fs::copy(probe, root.join("bin/probe"))?;
-    fs::write(root.join("bin/other"), "as it was")?;
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        root.join("node"),
-        rustix::fs::FileType::CharacterDevice,
-        rustix::fs::Mode::from_raw_mode(0o666),
-        rustix::fs::makedev(1, 3),
-    )?;
-    rustix::fs::chmod(root.join("node"), rustix::fs::Mode::from_raw_mode(0o666))?;
-    match name.strip_suffix("-link") {
-        Some("null") => {
-            fs::create_dir(root.join("dev"))?;
-            std::os::unix::fs::symlink("/canary", root.join("dev/null"))
-        }
-        Some(target) => std::os::unix::fs::symlink("/canary", root.join(target)),
-        None => Ok(()),
     }
 }

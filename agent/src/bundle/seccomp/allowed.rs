@@ -93,5 +93,5 @@ const OLDER: &[i64] = &[
     libc::SYS_mkdir, libc::SYS_mknod, libc::SYS_modify_ldt, libc::SYS_open, libc::SYS_pause, libc::SYS_pipe,
     libc::SYS_poll, libc::SYS_readlink, libc::SYS_rename, libc::SYS_rmdir, libc::SYS_select,
     libc::SYS_signalfd, libc::SYS_stat, libc::SYS_symlink, libc::SYS_time, libc::SYS_unlink,
-    libc::SYS_ustat, libc::SYS_utime, libc::SYS_utimes, libc::SYS_vfork,
+    libc::SYS_utime, libc::SYS_utimes, libc::SYS_vfork,
 ];

@@ -5,8 +5,8 @@ use berth_wire::name::AppName;
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    apps, builds, config, deploy, events, exec, explain, git_credential, login, logs, ps, releases, restart,
-    rollback, run, scale, stacks, tokens,
+    apps, builds, completions, config, deploy, events, exec, explain, git_credential, login, logs, ps, releases,
+    restart, rollback, run, scale, stacks, tokens,
 };
 
 const EXIT_STATUS: &str = "\
@@ -85,6 +85,8 @@ pub enum Command {
     Explain(explain::Arguments),
     /// Check this machine, the connection and the hosts
     Doctor,
+    /// Print what a shell needs to complete commands: bash, zsh, fish
+    Completions(completions::Arguments),
     /// Answers git when it asks for a password (set up by login)
     #[command(hide = true)]
     GitCredential(git_credential::Arguments),

@@ -3,6 +3,7 @@
 
 pub mod apps;
 pub mod builds;
+pub mod completions;
 pub mod config;
 pub mod deploy;
 pub mod doctor;
@@ -38,6 +39,10 @@ pub async fn run(screen: &Screen, arguments: Arguments) -> Result<u8, Failure> {
     match &arguments.command {
         Command::Explain(explain) => return explain::run(screen, explain).map(|()| 0),
         Command::GitCredential(request) => return git_credential::run(request).map(|()| 0),
+        Command::Completions(shell) => {
+            completions::run(screen, shell);
+            return Ok(0);
+        }
         Command::Login(login) => return login::run(screen, login).await.map(|()| 0),
         _ => {}
     }
@@ -63,7 +68,9 @@ pub async fn run(screen: &Screen, arguments: Arguments) -> Result<u8, Failure> {
         Command::Stacks(arguments) => stacks::run(&session, arguments).await,
         Command::Url => apps::url(&session).await,
         Command::Doctor => doctor::run(&session).await,
-        Command::Explain(_) | Command::GitCredential(_) | Command::Login(_) => Ok(()),
+        Command::Completions(_) | Command::Explain(_) | Command::GitCredential(_) | Command::Login(_) => {
+            Ok(())
+        }
     };
     done.map(|()| 0)
 }

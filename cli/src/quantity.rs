@@ -7,7 +7,11 @@ use jiff::Timestamp;
 /// # Errors
 /// A sentence that names the forms.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
-    let bad = || format!("{text:?} is no amount of bytes; write 256M, 1G or 1.5G");
+    let bad = || {
+        format!(
+            "{text:?} is no amount of bytes: write a number and a unit, K, M, G or T (1,024 each), such as 256M or 1.5G"
+        )
+    };
     let number_end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(number_end);
     let unit = unit.trim().to_ascii_uppercase();
@@ -33,7 +37,11 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
 /// # Errors
 /// A sentence that names the forms.
 pub fn parse_cpu(text: &str) -> Result<u64, String> {
-    let bad = || format!("{text:?} is no amount of CPU; write 500m, 0.5 or 2 (cores)");
+    let bad = || {
+        format!(
+            "{text:?} is no amount of CPU: write thousandths of a core such as 500m, or cores such as 0.5 or 2"
+        )
+    };
     if let Some(millis) = text.strip_suffix('m') {
         return millis.parse().map_err(|_| bad());
     }
@@ -46,7 +54,10 @@ pub fn parse_cpu(text: &str) -> Result<u64, String> {
 /// # Errors
 /// A sentence.
 pub fn parse_count(text: &str) -> Result<u64, String> {
-    text.strip_suffix("/s").unwrap_or(text).parse().map_err(|_| format!("{text:?} is not a whole number"))
+    text.strip_suffix("/s")
+        .unwrap_or(text)
+        .parse()
+        .map_err(|_| format!("{text:?} is not a whole number such as 100"))
 }
 
 /// Bytes, in the largest unit that leaves at least 1: `512 MiB`, `1.5 GiB`.
@@ -75,6 +86,11 @@ pub fn since(then: Timestamp, now: Timestamp) -> String {
         3600..86_400 => format!("{}h", seconds / 3600),
         _ => format!("{}d", seconds / 86_400),
     }
+}
+
+/// How long ago it was: `3m ago`.
+pub fn ago(then: Timestamp, now: Timestamp) -> String {
+    format!("{} ago", since(then, now))
 }
 
 /// One decimal at most.

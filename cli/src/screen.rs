@@ -9,6 +9,7 @@ use berth_wire::terminal::{Colours, harmless};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use console::style;
 use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::failure::{Exit, Failure};
@@ -99,6 +100,27 @@ impl Screen {
         Ok(())
     }
 
+    /// A list: as JSON, as `empty` if there is nothing in it, or as a table with one row for each. `row` is told what time
+    /// it is.
+    ///
+    /// # Errors
+    /// As [`Self::answer`].
+    pub fn list<T: Serialize>(
+        &self,
+        items: &[T],
+        empty: impl AsRef<str>,
+        columns: &[Column],
+        row: impl Fn(&T, Timestamp) -> Vec<String>,
+    ) -> Result<(), Failure> {
+        self.answer(items, |screen| {
+            if items.is_empty() {
+                return screen.line(empty);
+            }
+            let now = Timestamp::now();
+            screen.table(columns, items.iter().map(|item| row(item, now)));
+        })
+    }
+
     /// A table without borders. It is not folded to the terminal's width: a line that can be cut with other
     /// tools is worth more than one that fits.
     pub fn table(&self, columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>) {
@@ -167,7 +189,9 @@ impl Screen {
         }
         match failure.code {
             Some(code) => eprintln!("What to do: berth explain {code}"),
-            None if failure.exit == Exit::Usage => eprintln!("Usage: berth --help"),
+            None if failure.exit == Exit::Usage => {
+                eprintln!("Usage: berth --help, or --help after a command")
+            }
             None => {}
         }
     }

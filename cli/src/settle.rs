@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use berth_wire::api::{Change, Instance, Release, ReleaseStatus};
+use berth_wire::api::{Change, Formation, Instance, Release, ReleaseStatus};
 use berth_wire::name::AppName;
 use berth_wire::terminal::{Colours, harmless};
 use indicatif::ProgressBar;
@@ -96,8 +96,25 @@ pub fn live(release: &Release) -> String {
     let version = release.version;
     match release.status {
         ReleaseStatus::Superseded => format!("v{version} was live; a later release has taken its place."),
-        _ => format!("v{version} is live."),
+        _ => match running(release) {
+            // What has no web instance is served nowhere, and "live" would make people look for where.
+            counts if counts.is_empty() || release.formation.iter().any(is_served) => {
+                format!("v{version} is live.")
+            }
+            counts => format!("v{version} runs: {counts}."),
+        },
     }
+}
+
+fn is_served(formation: &Formation) -> bool {
+    formation.process.is_web() && formation.count > 0
+}
+
+/// `worker=2, clock=1`
+fn running(release: &Release) -> String {
+    let there =
+        release.formation.iter().filter(|formation| formation.count > 0 && formation.command.is_some());
+    there.map(|formation| format!("{}={}", formation.process, formation.count)).collect::<Vec<_>>().join(", ")
 }
 
 /// What the release is at; only asked for where somebody sees it.
@@ -160,5 +177,21 @@ mod tests {
     fn a_superseded_release_must_not_be_called_live() {
         assert_eq!(live(&release("current")), "v3 is live.");
         assert!(live(&release("superseded")).contains("was live"));
+    }
+
+    #[test]
+    fn what_is_served_nowhere_must_not_be_called_live() {
+        let mut release = release("current");
+        let mut add = |process: &str, count| {
+            release.formation.push(Formation {
+                process: process.parse().unwrap(),
+                command: Some("run".into()),
+                count,
+                quota: berth_wire::quota::Quota::default(),
+            });
+            live(&release)
+        };
+        assert_eq!(add("worker", 2), "v3 runs: worker=2.");
+        assert_eq!(add("web", 1), "v3 is live.");
     }
 }

@@ -56,7 +56,7 @@ impl Default for Quota {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidQuota {
     /// The floor is above the max.
-    #[error("{resource}: floor {floor} is above max {max}; lower the floor or raise the max")]
+    #[error("{resource}: a floor of {} is above the max of {}; lower the floor or raise the max", amount(resource, *floor), amount(resource, *max))]
     FloorAboveMax {
         /// Which resource.
         resource: &'static str,
@@ -66,7 +66,7 @@ pub enum InvalidQuota {
         max: u64,
     },
     /// The max is outside what can be enforced sensibly.
-    #[error("{resource}: max {max} is outside {least}..={most}")]
+    #[error("{resource}: a max of {} is outside what can be, {} to {}", amount(resource, *max), amount(resource, *least), amount(resource, *most))]
     OutOfRange {
         /// Which resource.
         resource: &'static str,
@@ -77,6 +77,18 @@ pub enum InvalidQuota {
         /// The largest that is accepted.
         most: u64,
     },
+}
+
+/// An amount of a resource with its unit, for people.
+fn amount(resource: &str, value: u64) -> String {
+    let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (MIB, "MiB"), (1 << 10, "KiB")];
+    let unit = units.iter().find(|(size, _)| value >= *size && value.is_multiple_of(*size));
+    match (resource, unit) {
+        ("memory_bytes" | "disk_bytes", Some((size, unit))) => format!("{} {unit}", value / size),
+        ("memory_bytes" | "disk_bytes", None) => format!("{value} bytes"),
+        ("cpu_millis", _) => format!("{value}m"),
+        _ => value.to_string(),
+    }
 }
 
 impl Quota {
@@ -124,6 +136,13 @@ mod tests {
     fn a_floor_above_its_max_must_be_refused() {
         let quota = Quota { pids: Bounds::new(10, 5), ..Quota::default() };
         assert!(matches!(quota.check(), Err(InvalidQuota::FloorAboveMax { resource: "pids", .. })));
+    }
+
+    #[test]
+    fn a_refusal_must_have_units() {
+        let quota = Quota { memory_bytes: Bounds::new(1_024, 1_024), ..Quota::default() };
+        let refused = quota.check().unwrap_err().to_string();
+        assert_eq!(refused, "memory_bytes: a max of 1 KiB is outside what can be, 4 MiB to 32 TiB");
     }
 
     #[test]

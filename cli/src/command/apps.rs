@@ -4,7 +4,6 @@ use std::io::{self, IsTerminal as _};
 
 use berth_wire::api::{App, NewApp};
 use berth_wire::name::AppName;
-use jiff::Timestamp;
 use reqwest::Method;
 
 use crate::failure::Failure;
@@ -81,18 +80,10 @@ pub fn release_text(app: &App) -> String {
 
 async fn list(session: &Session<'_>) -> Result<(), Failure> {
     let apps: Vec<App> = session.client()?.get("/v1/apps").await?;
-    session.screen.answer(&apps, |screen| {
-        if apps.is_empty() {
-            return screen.line("No apps yet. Make one: berth apps create NAME");
-        }
-        let now = Timestamp::now();
-        screen.table(
-            &[left("NAME"), left("RELEASE"), left("CREATED"), left("WEB")],
-            apps.iter().map(|app| {
-                let created = format!("{} ago", quantity::since(app.created_at, now));
-                vec![app.name.to_string(), release_text(app), created, app.web_url.clone()]
-            }),
-        );
+    let columns = [left("NAME"), left("RELEASE"), left("CREATED"), left("WEB")];
+    session.screen.list(&apps, "No apps yet. Make one: berth apps create NAME", &columns, |app, now| {
+        let created = quantity::ago(app.created_at, now);
+        vec![app.name.to_string(), release_text(app), created, app.web_url.clone()]
     })
 }
 

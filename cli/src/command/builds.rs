@@ -64,16 +64,8 @@ async fn builds(client: &Client, app: &AppName) -> Result<Vec<Build>, Failure> {
 }
 
 fn list(session: &Session<'_>, builds: &[Build]) -> Result<(), Failure> {
-    session.screen.answer(builds, |screen| {
-        if builds.is_empty() {
-            return screen.line("No builds yet. Push: git push berth main");
-        }
-        let now = Timestamp::now();
-        screen.table(
-            &[left("ID"), left("STATUS"), left("WHEN"), left("TOOK"), left("COMMIT"), left("RELEASE")],
-            builds.iter().map(|build| row(build, now)),
-        );
-    })
+    let columns = [left("ID"), left("STATUS"), left("WHEN"), left("TOOK"), left("COMMIT"), left("RELEASE")];
+    session.screen.list(builds, "No builds yet. Push: git push berth main", &columns, row)
 }
 
 fn row(build: &Build, now: Timestamp) -> Vec<String> {
@@ -81,7 +73,7 @@ fn row(build: &Build, now: Timestamp) -> Vec<String> {
     vec![
         short(build),
         status(build),
-        format!("{} ago", quantity::since(build.created_at, now)),
+        quantity::ago(build.created_at, now),
         quantity::since(build.created_at, build.ended_at.unwrap_or(now)),
         commit.get(..7).unwrap_or(commit).to_owned(),
         build.release.map_or_else(|| "-".into(), |version| format!("v{version}")),

@@ -22,17 +22,14 @@ pub async fn run(session: &Session<'_>, arguments: &Arguments) -> Result<(), Fai
     let app = session.app()?;
     let mut events: Vec<Event> = session.client()?.get(&format!("/v1/apps/{app}/events")).await?;
     events.truncate(arguments.number);
-    session.screen.answer(&events, |screen| {
-        if events.is_empty() {
-            return screen.line(format!("Nothing has happened to {app} yet."));
-        }
-        screen.table(
-            &[left("WHEN"), left("PROCESS"), left("CODE"), left("WHAT")],
-            events.iter().rev().map(|event| {
-                let code = event.code.map_or_else(|| "-".into(), |code| code.to_string());
-                let at = event.at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
-                vec![at, event.process.clone(), code, event.message.clone()]
-            }),
-        );
+    let columns = [left("WHEN"), left("PROCESS"), left("CODE"), left("WHAT")];
+    if !session.screen.is_json() {
+        events.reverse();
+    }
+    let empty = format!("Nothing has happened to {app} yet.");
+    session.screen.list(&events, empty, &columns, |event, _| {
+        let code = event.code.map_or_else(|| "-".into(), |code| code.to_string());
+        let at = event.at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
+        vec![at, event.process.clone(), code, event.message.clone()]
     })
 }

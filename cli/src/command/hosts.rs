@@ -44,7 +44,7 @@ fn row(host: &Host, now: Timestamp) -> Vec<String> {
     vec![
         host.name.clone(),
         if host.up { "up".into() } else { "down".into() },
-        host.seen_at.map_or_else(|| "never".into(), |at| format!("{} ago", quantity::since(at, now))),
+        host.seen_at.map_or_else(|| "never".into(), |at| quantity::ago(at, now)),
         host.instances.to_string(),
         format!("{} / {}", quantity::cpu(host.cpu_millis_reserved), quantity::cpu(facts.cpu_millis)),
         format!("{} / {}", quantity::bytes(host.memory_bytes_reserved), quantity::bytes(facts.memory_bytes)),

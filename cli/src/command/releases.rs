@@ -55,16 +55,9 @@ pub async fn run(session: &Session<'_>, arguments: Arguments) -> Result<(), Fail
             let mut releases: Vec<Release> = client.get(&format!("/v1/apps/{app}/releases")).await?;
             releases.sort_by_key(|release| std::cmp::Reverse(release.version));
             releases.truncate(number);
-            session.screen.answer(&releases, |screen| {
-                if releases.is_empty() {
-                    return screen.line(format!("No releases of {app} yet. Push it: git push berth main"));
-                }
-                let now = Timestamp::now();
-                screen.table(
-                    &[left("VERSION"), left("STATUS"), left("WHEN"), left("BY"), left("DESCRIPTION")],
-                    releases.iter().map(|release| row(release, now)),
-                );
-            })
+            let columns = [left("VERSION"), left("STATUS"), left("WHEN"), left("BY"), left("DESCRIPTION")];
+            let empty = format!("No releases of {app} yet. Push it: git push berth main");
+            session.screen.list(&releases, empty, &columns, row)
         }
         Verb::Info { version } => {
             let release: Release = client.get(&format!("/v1/apps/{app}/releases/{version}")).await?;
@@ -81,7 +74,7 @@ fn row(release: &Release, now: Timestamp) -> Vec<String> {
     vec![
         format!("v{}", release.version),
         status(release),
-        format!("{} ago", quantity::since(release.created_at, now)),
+        quantity::ago(release.created_at, now),
         release.by.clone(),
         release.description.clone(),
     ]

@@ -41,7 +41,8 @@ pub struct Arguments {
 /// # Errors
 /// A change that cannot be read, or as the API has it.
 pub async fn run(session: &Session<'_>, arguments: Arguments) -> Result<(), Failure> {
-    let changes = parse(&arguments.changes).map_err(Failure::usage)?;
+    let changes = parse(&arguments.changes)
+        .map_err(|error| Failure::usage(format!("{error}. `berth scale --help` shows every form")))?;
     let (app, client) = (session.app()?, session.client()?);
     let path = format!("/v1/apps/{app}/formation");
     if changes.is_empty() {
@@ -90,7 +91,7 @@ fn parse(texts: &[String]) -> Result<Vec<FormationChange>, String> {
     for text in texts {
         let (left, value) = text
             .split_once('=')
-            .ok_or_else(|| format!("{text:?} is not a change; write web=3 or web.memory=256M"))?;
+            .ok_or_else(|| format!("{text:?} is not a change; write TYPE=COUNT or TYPE.RESOURCE=AMOUNT, such as web=3 or web.memory=256M"))?;
         let mut words = left.split('.');
         let process: ProcessType =
             words.next().unwrap_or_default().parse().map_err(|error| format!("{text:?}: {error}"))?;
@@ -103,7 +104,7 @@ fn parse(texts: &[String]) -> Result<Vec<FormationChange>, String> {
         match words.as_slice() {
             [] => {
                 let count =
-                    value.parse().map_err(|_| format!("{text:?}: {value:?} is not a whole number"))?;
+                    value.parse().map_err(|_| format!("{text:?}: {value:?} is not a whole number of instances; write web=3, or web.memory=256M for a quota"))?;
                 change.count = Some(count);
             }
             [resource] | [resource, "max"] => {
@@ -116,7 +117,11 @@ fn parse(texts: &[String]) -> Result<Vec<FormationChange>, String> {
                     bounds(&mut change.quota, resource, value).map_err(|e| format!("{text:?}: {e}"))?;
                 bounds.floor = Some(amount);
             }
-            _ => return Err(format!("{text:?}: a resource has a .floor and a .max, nothing else")),
+            _ => {
+                return Err(format!(
+                    "{text:?}: a resource has a .floor and a .max, nothing else; write web.memory.floor=64M"
+                ));
+            }
         }
     }
     Ok(changes.into_values().collect())
@@ -136,7 +141,7 @@ fn bounds<'a>(
         "log-rate" => (&mut quota.log_lines_per_second, quantity::parse_count(value)?),
         _ => {
             return Err(format!(
-                "there is no resource {resource:?}; use cpu, memory, pids, disk or log-rate"
+                "there is no resource {resource:?}; use cpu, memory, pids, disk or log-rate, such as web.memory=256M or web.cpu=500m"
             ));
         }
     };
@@ -170,12 +175,14 @@ mod tests {
     #[test]
     fn a_bad_change_must_be_quoted_with_what_would_be_right() {
         for (text, hint) in [
-            ("web", "write web=3"),
+            ("web", "such as web=3"),
             ("web=many", "whole number"),
             ("Web=1", "process type"),
             ("web.ram=1G", "use cpu, memory"),
-            ("web.memory=lots", "256M"),
-            ("web.memory.min=1M", ".floor"),
+            ("web.memory=lots", "K, M, G or T"),
+            ("web.cpu=half", "500m"),
+            ("web.pids=1.5", "whole number"),
+            ("web.memory.min=1M", "web.memory.floor=64M"),
         ] {
             let error = parsed(&[text]).unwrap_err();
             assert!(error.contains(text) && error.contains(hint), "{error}");

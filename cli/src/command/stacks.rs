@@ -11,7 +11,6 @@ use berth_wire::digest::Digest;
 use berth_wire::image::ImageRef;
 use futures_util::TryStreamExt as _;
 use indicatif::ProgressBar;
-use jiff::Timestamp;
 use reqwest::{Body, Method, header};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -82,18 +81,11 @@ pub async fn run(session: &Session<'_>, arguments: Arguments) -> Result<(), Fail
 
 async fn list(session: &Session<'_>, client: &Client) -> Result<(), Failure> {
     let stacks: Vec<Stack> = client.get("/v1/stacks").await?;
-    session.screen.answer(&stacks, |screen| {
-        if stacks.is_empty() {
-            return screen.line("No stacks yet. Import one: berth stacks import NAME FILE");
-        }
-        let now = Timestamp::now();
-        screen.table(
-            &[left("NAME"), left("IMPORTED"), left("DIGEST")],
-            stacks.iter().map(|stack| {
-                let imported = format!("{} ago", quantity::since(stack.imported_at, now));
-                vec![stack.name.clone(), imported, stack.image.digest.to_string()]
-            }),
-        );
+    let columns = [left("NAME"), left("IMPORTED"), left("DIGEST")];
+    let empty = "No stacks yet. Import one: berth stacks import NAME FILE";
+    session.screen.list(&stacks, empty, &columns, |stack, now| {
+        let imported = quantity::ago(stack.imported_at, now);
+        vec![stack.name.clone(), imported, stack.image.digest.to_string()]
     })
 }
 

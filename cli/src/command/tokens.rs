@@ -2,7 +2,6 @@
 
 use berth_wire::api::{CreatedToken, NewToken, Token};
 use berth_wire::id::TokenId;
-use jiff::Timestamp;
 use reqwest::Method;
 
 use crate::client::Client;
@@ -61,16 +60,10 @@ pub async fn run(session: &Session<'_>, arguments: Arguments) -> Result<(), Fail
 
 async fn list(session: &Session<'_>, client: &Client) -> Result<(), Failure> {
     let tokens: Vec<Token> = client.get("/v1/tokens").await?;
-    session.screen.answer(&tokens, |screen| {
-        let now = Timestamp::now();
-        let ago = |at| format!("{} ago", quantity::since(at, now));
-        screen.table(
-            &[left("NAME"), left("CREATED"), left("USED"), left("ID")],
-            tokens.iter().map(|token| {
-                let used = token.used_at.map_or_else(|| "never".into(), ago);
-                vec![token.name.clone(), ago(token.created_at), used, token.id.to_string()]
-            }),
-        );
+    let columns = [left("NAME"), left("CREATED"), left("USED"), left("ID")];
+    session.screen.list(&tokens, "No tokens.", &columns, |token, now| {
+        let used = token.used_at.map_or_else(|| "never".into(), |at| quantity::ago(at, now));
+        vec![token.name.clone(), quantity::ago(token.created_at, now), used, token.id.to_string()]
     })
 }
 
@@ -90,6 +83,8 @@ fn find(tokens: &[Token], wanted: &str) -> Result<TokenId, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
 
     #[test]

@@ -242,6 +242,16 @@ fn what_cannot_be_reached_must_be_told_from_what_is_refused() {
 }
 
 #[test]
+fn each_shell_must_be_given_its_completions() {
+    let person = Person::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = person.ok(&["completions", shell]);
+        assert!(script.contains("rollback"), "{shell}: {script}");
+    }
+    person.fails(2, &["completions", "tcsh"]);
+}
+
+#[test]
 fn explain_must_work_without_anything() {
     let person = Person::new();
     assert!(person.ok(&["explain", "r10"]).starts_with("# R10: Boot timeout"));

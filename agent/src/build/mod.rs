@@ -225,13 +225,16 @@ impl Drop for CloseOnDrop {
 }
 
 async fn read_source(source: &Source, config: &BTreeMap<String, String>) -> Result<Said, Trouble> {
-    let files = source.read(&["Procfile", "berth.toml", "app.json", ".gitmodules"]).await?;
+    let ours = ["Procfile", "berth.toml", "app.json", ".gitmodules"];
+    let foreign = settings::FOREIGN_FILES.map(|(name, _)| name);
+    let files = source.read(&[&ours[..], &foreign].concat()).await?;
     let procfile = files.get("Procfile").map(|text| procfile::parse(text)).transpose();
     let procfile = procfile.map_err(|error| trouble(Code::B12, error.to_string()))?;
     let settings = files.get("berth.toml").map(|text| settings::parse(text)).transpose();
     let settings = settings.map_err(|error| trouble(Code::B19, error.to_string()))?.unwrap_or_default();
     let mut app_json =
         files.get("app.json").map(|text| settings::parse_app_json(text, config)).unwrap_or_default();
+    app_json.notes.extend(settings::notes_of_foreign_files(|name| files.contains_key(name)));
     if files.contains_key(".gitmodules") {
         app_json
             .notes

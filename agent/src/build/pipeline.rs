@@ -146,7 +146,7 @@ impl<S: Sandbox> Pipeline<'_, S> {
             Exit::Code(0) => {}
             Exit::Code(1) => {
                 let asked = pack.map_or_else(
-                    || "No pack knows this source: there is no package.json, requirements.txt, pyproject.toml, index.html or Procfile in its root folder".to_owned(),
+                    || "No pack knows this source: there is no package.json, requirements.txt, pyproject.toml, index.html or Procfile in its root folder (a Dockerfile or heroku.yml is not built)".to_owned(),
                     |pack| format!("The pack {pack}, which berth.toml asks for, does not know this source or does not exist"),
                 );
                 return Err(self.with_tail(trouble(Code::B10, asked)));

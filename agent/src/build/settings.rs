@@ -167,6 +167,25 @@ pub fn parse_app_json(text: &[u8], config: &BTreeMap<String, String>) -> AppJson
     found
 }
 
+/// Files of other platforms that mean something there and nothing here, and what to do instead.
+pub const FOREIGN_FILES: [(&str, &str); 6] = [
+    ("heroku.yml", "the packs find out what to build, and the Procfile says what to run"),
+    ("Dockerfile", "the packs find out what to build, and the Procfile says what to run"),
+    ("Aptfile", "an app has the stack's own Debian packages and no others"),
+    (".buildpacks", "write [build] pack into berth.toml to choose a pack"),
+    (".slugignore", "what it names is in the image; remove it from the repository, or name it in .gitignore"),
+    (
+        ".tool-versions",
+        "a Python version belongs in .python-version, a Node version in engines.node of package.json",
+    ),
+];
+
+/// A note for each of them that the source has.
+pub fn notes_of_foreign_files(has: impl Fn(&str) -> bool) -> Vec<String> {
+    let there = FOREIGN_FILES.iter().filter(|(name, _)| has(name));
+    there.map(|(name, instead)| format!("{name} is not read: {instead}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,6 +214,13 @@ mod tests {
             assert_eq!(error.line, line, "{text:?}: {error}");
             assert!(error.to_string().contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn what_other_platforms_read_must_not_be_ignored_silently() {
+        let notes = notes_of_foreign_files(|name| name == "Aptfile" || name == ".slugignore");
+        assert_eq!(notes.len(), 2);
+        assert!(notes[0].starts_with("Aptfile is not read: "), "{notes:?}");
     }
 
     #[test]

@@ -120,7 +120,7 @@ fn too_large(why: String) -> Trouble {
     trouble(
         Code::B22,
         format!(
-            "The source is too large: {why}. Leave out what a build can make or fetch (.gitignore, .dockerignore)"
+            "The source is too large: {why}. Leave out what a build can make or fetch (.gitignore; .berthignore for `berth deploy`)"
         ),
     )
 }

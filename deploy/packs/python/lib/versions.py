@@ -14,7 +14,9 @@ class Unavailable(Exception):
 
     def __init__(self, asked, where):
         offered = ", ".join(AVAILABLE)
-        super().__init__(f"Python {asked} ({where}) cannot be had; there are {offered}. Ask for one of these in .python-version")
+        # runtime.txt is asked first: another file would not be heard beside it.
+        place = where if where == "runtime.txt" else ".python-version"
+        super().__init__(f"Python {asked} ({where}) cannot be had; there are {offered}. Ask for one of these in {place}")
 
 
 def asked_for(read):

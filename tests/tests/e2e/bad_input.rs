@@ -15,13 +15,18 @@ pub const ALL: &[Scenario] = &[
     ("a_broken_build_must_leave_the_running_app_alone", broken_build),
 ];
 
-/// A name, the files of the source (path and text), and the code that its push must be refused with.
+/// A name, the files of the source (path and text), and the code (or words) that its push must be refused with.
 type BadSource = (&'static str, &'static [(&'static str, &'static str)], &'static str);
 
 fn sources(berth: &Installation) {
-    let cases: [BadSource; 6] = [
+    let cases: [BadSource; 7] = [
         ("nopack", &[("readme.txt", "nothing to run")], "B10"),
         ("procfile", &[("Procfile", "web python server.py\n")], "B12"),
+        (
+            "runtime",
+            &[("requirements.txt", ""), ("Procfile", "web: python -V\n"), ("runtime.txt", "python-3.12.4\n")],
+            "there are 3.11, 3.13",
+        ),
         (
             "version",
             &[("requirements.txt", ""), ("Procfile", "web: python -V\n"), (".python-version", "2.6\n")],
@@ -86,7 +91,7 @@ fn two_at_once(berth: &Installation) {
 
 fn command_line(berth: &Installation) {
     berth.berth_ok(&["apps", "create", "e2e-cli"]);
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 10] = [
         (&["apps", "create", "Not_A_Name"], "a-z"),
         (&["apps", "create", "e2e-cli"], "A14"),
         (&["apps", "info", "-a", "e2e-nobody"], "A12"),
@@ -94,6 +99,9 @@ fn command_line(berth: &Installation) {
         (&["config", "set", "PORT=1", "-a", "e2e-cli"], "PORT"),
         (&["scale", "web.memory=1K", "-a", "e2e-cli"], "memory"),
         (&["rollback", "-a", "e2e-cli"], "A16"),
+        (&["scale", "web.memory=900G", "web.memory.floor=900G", "-a", "e2e-cli"], "A17"),
+        (&["scale", "web.memory=lots", "-a", "e2e-cli"], "berth scale --help"),
+        (&["config", "set", "A=1", "--appp", "e2e-cli"], "--app"),
     ];
     for (args, words) in cases {
         let output = berth.berth(args);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use berth_tests::installation::{Installation, eventually};
+use berth_tests::installation::{Installation, both, eventually, free_port};
 use berth_tests::repository::Repository;
 use berth_tests::traffic::{Traffic, body_must_come_to_have, get};
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,6 +13,7 @@ use crate::Scenario;
 pub const ALL: &[Scenario] = &[
     ("a_killed_agent_must_lose_nothing", agent),
     ("a_killed_control_plane_must_lose_nothing", control_plane),
+    ("without_a_control_plane_apps_must_serve_and_people_be_told", no_control_plane),
     ("a_killed_launcher_must_lose_nothing", launcher),
     ("a_killed_edge_must_come_back_on_the_same_socket", edge),
 ];
@@ -70,6 +71,33 @@ fn agent(berth: &Installation) {
 
 fn control_plane(berth: &Installation) {
     daemon_dies(berth, "control");
+}
+
+/// The process stands still and answers nobody; its address as a person sees it when nothing listens there at all.
+fn no_control_plane(berth: &Installation) {
+    let app = "e2e-alone";
+    Repository::of_app(berth, app, "tests/apps/probe").push_ok();
+    let pid = Pid::from_raw(berth.daemon("control")).unwrap_or_else(|| panic!("no control plane"));
+    let send = |signal| kill_process(pid, signal).unwrap_or_else(|e| panic!("{signal:?}: {e}"));
+    send(Signal::STOP);
+    let answers: Vec<_> = (0..20).map(|_| get(berth, app, "/").status).collect();
+    let crashed = get(berth, app, "/crash").status;
+    let again = eventually(Duration::from_secs(20), || get(berth, app, "/").status == 200);
+    send(Signal::CONT);
+    assert_eq!(answers, vec![200; 20], "apps must not need the control plane");
+    assert!(crashed >= 500 && again, "a crashed app must be started again without the control plane");
+
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    for arguments in [&["apps"][..], &["ps", "-a", app], &["logs", "-a", app]] {
+        let output = berth.command("berth").args(arguments).env("BERTH_URL", &nobody).output();
+        let output = output.unwrap_or_else(|e| panic!("berth {arguments:?}: {e}"));
+        let said = both(&output);
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        for words in ["D14", &nobody, "Check that the control plane runs", "berth explain D14"] {
+            assert!(said.contains(words), "berth {arguments:?}: no {words:?} in:\n{said}");
+        }
+    }
+    body_must_come_to_have(berth, app, "/", "version=one");
 }
 
 fn launcher(berth: &Installation) {

@@ -1,5 +1,5 @@
 //! End to end: one installation, real git, real registries, real containers; each scenario has apps of its own, so they run
-//! side by side. The scenarios that kill daemons come last and alone. Ends with the count of what is left behind.
+//! side by side, after the tutorial, whose reader has the installation to himself. The scenarios that kill daemons come last and alone. Ends with the count of what is left behind.
 
 #![allow(clippy::panic, reason = "a scenario says what it saw by panicking")]
 
@@ -46,9 +46,9 @@ fn main() -> ExitCode {
         }
     };
     arguments.test_threads.get_or_insert(3);
+    let alone = libtest_mimic::run(&arguments, trials(&berth, tutorial::ALL));
     let side_by_side =
-        [build::ALL, release::ALL, lifecycle::ALL, quota::ALL, observe::ALL, bad_input::ALL, tutorial::ALL]
-            .concat();
+        [build::ALL, release::ALL, lifecycle::ALL, quota::ALL, observe::ALL, bad_input::ALL].concat();
     let first = libtest_mimic::run(&arguments, trials(&berth, &side_by_side));
     arguments.test_threads = Some(1);
     let then = libtest_mimic::run(&arguments, trials(&berth, deaths::ALL));
@@ -58,5 +58,9 @@ fn main() -> ExitCode {
         eprintln!("{left}");
     }
     let good = |c: &Conclusion| !c.has_failed();
-    if good(&first) && good(&then) && clean.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if good(&alone) && good(&first) && good(&then) && clean.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -1,4 +1,5 @@
-//! The first five minutes as the page tells them: every command of `docs/tutorial.md` is typed, and what comes back compared.
+//! The first five minutes as the page tells them: every command of `docs/tutorial.md` is typed, and what comes back compared. Its
+//! reader is alone: at the end no app is left.
 //! How a page is replayed does not belong here but in `berth_tests::transcript`.
 
 use std::collections::BTreeMap;
@@ -14,11 +15,7 @@ pub const ALL: &[Scenario] = &[("the_tutorial_must_go_as_it_is_written", tutoria
 fn tutorial(berth: &Installation) {
     let page = fs::read_to_string(root().join("docs/tutorial.md")).unwrap_or_else(|e| panic!("{e}"));
     let data = berth.data.display().to_string();
-    let page = page
-        .replace("http://127.0.0.1:7070", &berth.url)
-        .replace("/var/lib/berth-demo", &data)
-        // Other scenarios have apps in this installation at the same time, so the list does not become empty.
-        .replace("\nNo apps yet. Make one: berth apps create NAME\n", "\n…\n");
+    let page = page.replace("http://127.0.0.1:7070", &berth.url).replace("/var/lib/berth-demo", &data);
     let home = berth.data.join("home");
     fs::create_dir_all(&home).unwrap_or_else(|e| panic!("{}: {e}", home.display()));
     let path = format!("{data}/bin:{}", std::env::var("PATH").unwrap_or_default());

@@ -5,8 +5,8 @@ use berth_wire::name::AppName;
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    apps, builds, completions, config, deploy, events, exec, explain, git_credential, login, logs, ps, releases,
-    restart, rollback, run, scale, stacks, tokens,
+    apps, builds, completions, config, deploy, events, exec, explain, git_credential, login, logs, ps,
+    releases, restart, rollback, run, scale, stacks, tokens,
 };
 
 const EXIT_STATUS: &str = "\

@@ -184,10 +184,10 @@ pub async fn exec(
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade_of(&mut request);
     let Json(asked) = Json::<ExecRequest>::from_request(request, &app).await?;
-    let upgrade = upgrade?;
     one_off::check(&asked.argv, &asked.env)?;
     let mut tx = app.store.begin().await?;
     let row = find_app(&mut tx, &caller, &name).await?;
+    let upgrade = upgrade?;
     let all = instances::list(&app.store, &mut tx, row.id).await?;
     let placed = one_off::choose(&all, asked.instance.as_deref())?;
     let command = one_off::shown(&asked.argv);

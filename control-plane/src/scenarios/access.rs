@@ -73,6 +73,8 @@ fn body_of(method: &Method, pattern: &str) -> &'static str {
         (_, "/v1/apps") => r#"{"name":"theirs"}"#,
         (_, "/v1/tokens") => r#"{"name":"theirs"}"#,
         (_, "/v1/apps/{app}/config") => r#"{"set":{"STOLEN":"1"}}"#,
+        (_, "/v1/apps/{app}/run") => r#"{"argv":["true"],"detach":true}"#,
+        (_, "/v1/apps/{app}/exec") => r#"{"argv":["true"]}"#,
         (_, "/v1/apps/{app}/formation") => r#"[{"process":"web","count":9}]"#,
         _ => "{}",
     }

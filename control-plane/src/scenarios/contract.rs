@@ -18,6 +18,8 @@ async fn a_field_that_there_is_not_must_be_refused_and_named() {
         ("PATCH", "/v1/apps/shop/formation", r#"[{"process":"web","quota":{"nmae":{"max":1}}}]"#),
         ("PATCH", "/v1/apps/shop/formation", r#"[{"process":"web","quota":{"pids":{"nmae":1}}}]"#),
         ("POST", "/v1/apps/shop/rollback", r#"{"nmae":1}"#),
+        ("POST", "/v1/apps/shop/run", r#"{"argv":["true"],"nmae":1}"#),
+        ("POST", "/v1/apps/shop/exec", r#"{"argv":["true"],"nmae":1}"#),
         ("POST", "/v1/tokens", r#"{"name":"ci","nmae":1}"#),
         ("PUT", "/v1/stacks/berth-13", r#"{"nmae":1}"#),
     ] {
@@ -95,6 +97,8 @@ fn the_document_must_say_so() {
         "Rollback",
         "NewToken",
         "StackImage",
+        "RunRequest",
+        "ExecRequest",
     ] {
         assert_eq!(schemas[body]["additionalProperties"], false, "{body}");
     }

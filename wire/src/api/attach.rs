@@ -14,7 +14,7 @@ pub const ARGUMENT_BYTES_MAX: usize = 128 * 1024;
 /// A one-off: `POST /v1/apps/{app}/run`. Without `detach` the request must ask to be upgraded to [`crate::attach::PROTOCOL`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct RunRequest {
     /// The argument vector. A single argument is a line for the image's shell, as in a Procfile.
     pub argv: Vec<String>,
@@ -32,7 +32,7 @@ pub struct RunRequest {
 /// A command inside an instance: `POST /v1/apps/{app}/exec`, upgraded to [`crate::attach::PROTOCOL`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct ExecRequest {
     /// `web.1`, or a process type; without it the first running `web`, else the first that runs.
     pub instance: Option<String>,

@@ -126,8 +126,10 @@ impl Entry {
         while self.drain_turn(scratch) == Turn::More {}
         if let Some(mut drain) = self.drain.take() {
             while matches!(drain.turn(scratch, true), Ok(Turn::More)) {}
-            self.saved_discarded = drain.discarded;
-            self.dir.write_discarded(drain.discarded);
+            if drain.discarded != self.saved_discarded {
+                self.saved_discarded = drain.discarded;
+                self.dir.write_discarded(drain.discarded);
+            }
         }
         let killed = self.killed.then_some(Exit::Signal(libc::SIGKILL as u8));
         let exit = self.dir.status().or(reaped).or(killed).unwrap_or(Exit::Unknown);

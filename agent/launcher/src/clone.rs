@@ -48,11 +48,20 @@ pub struct Loan<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
 }
 
+/// Whose child it is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kin {
+    /// The caller's.
+    Child,
+    /// The caller's parent's.
+    Sibling,
+}
+
 /// Clones a child that carries out the plan.
 ///
 /// # Errors
 /// The kernel's refusal.
-pub fn clone(prepared: &Prepared, loan: &Loan<'_>) -> io::Result<Cloned> {
+pub fn clone(prepared: &Prepared, loan: &Loan<'_>, kin: Kin) -> io::Result<Cloned> {
     let (report_read, report_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let around = Surroundings {
         skeleton: loan.skeleton.as_raw_fd(),
@@ -68,6 +77,11 @@ pub fn clone(prepared: &Prepared, loan: &Loan<'_>) -> io::Result<Cloned> {
         exit_signal: libc::SIGCHLD as u64,
         ..CloneArguments::default()
     };
+    if kin == Kin::Sibling {
+        // It inherits the signal that the caller's own end sends (clone(2), CLONE_PARENT).
+        arguments.flags |= libc::CLONE_PARENT as u64;
+        arguments.exit_signal = 0;
+    }
     if let Some(cgroup) = loan.cgroup {
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = cgroup.as_raw_fd() as u64;

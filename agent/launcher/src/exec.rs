@@ -114,10 +114,10 @@ impl Server {
         let cgroup = exec.cgroup.map(|index| descriptor(&received, index).and_then(|fd| fd.try_clone()));
         let cgroup = cgroup.transpose().map_err(|error| failure("find the cgroup", &error))?;
         received.push(init);
-        let prepared =
-            prepare(&plan, &Descriptors { received: &received, output: None }).map_err(|error| {
-                failure(&format!("prepare the plan: {error}"), &io::ErrorKind::InvalidInput.into())
-            })?;
+        let prepared = prepare(&plan, &Descriptors { received: &received, output: None, in_groups: false })
+            .map_err(|error| {
+            failure(&format!("prepare the plan: {error}"), &io::ErrorKind::InvalidInput.into())
+        })?;
         let (init, own) = (received[received.len() - 1].as_fd(), self.pid_namespace.as_fd());
         let cloned = clone::clone_inside(&prepared, init, own, cgroup.as_ref().map(AsFd::as_fd))
             .map_err(|error| failure("start a process in the container", &error))?;

@@ -41,7 +41,8 @@ impl InstanceDir {
         Self(instances.join(id.to_string()))
     }
 
-    /// Makes it, with an empty status file and, if there is an output file, the FIFO.
+    /// Makes it, with an empty status file and, if there is an output file, the FIFO. Until `meta.json` is written it is one that was
+    /// never finished.
     ///
     /// # Errors
     /// `AlreadyExists`, or the kernel's refusal.
@@ -54,17 +55,15 @@ impl InstanceDir {
             // Whoever the container's processes become, they may open /dev/stdout again; the directory is root's alone.
             rustix::fs::chmod(&fifo, Mode::from_raw_mode(0o666))?;
         }
-        self.write_meta(meta)
+        Ok(())
     }
 
-    /// Replaces `meta.json` in one step.
+    /// Writes `meta.json`, once: half-written after a crash, it is as if it were not there.
     ///
     /// # Errors
     /// The kernel's refusal.
     pub fn write_meta(&self, meta: &Meta) -> io::Result<()> {
-        let new = self.0.join("meta.json.new");
-        fs::write(&new, serde_json::to_vec(meta)?)?;
-        fs::rename(new, self.0.join("meta.json"))
+        fs::write(self.0.join("meta.json"), serde_json::to_vec(meta)?)
     }
 
     /// Reads `meta.json`.

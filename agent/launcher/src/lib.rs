@@ -15,6 +15,7 @@ pub mod mapped;
 pub mod memory_file;
 pub mod namespaces;
 pub mod output;
+pub mod parked;
 pub mod prepare;
 pub mod rate;
 mod requests;

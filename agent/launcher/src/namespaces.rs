@@ -1,6 +1,7 @@
 //! A user namespace with its id mapping and a network namespace that it owns, made by a short-lived child. Who uses them, and
 //! that each pair is used once, is the agent's business.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -68,13 +69,25 @@ fn child(uid_base: u32, nested: &kernel::Decimal, made: i32, go: i32) -> kernel:
     }
     kernel::call!(libc::SYS_setresgid, 0, 0, 0)?;
     kernel::call!(libc::SYS_setresuid, 0, 0, 0)?;
-    let limit = kernel::open_own(c"/proc/sys/user/max_user_namespaces", libc::O_WRONLY)?;
-    let text = nested.as_c_str();
-    kernel::call!(libc::SYS_write, limit, text.as_ptr(), text.count_bytes())?;
+    set(c"/proc/sys/user/max_user_namespaces", nested.as_c_str())?;
+    // Before there is an interface: switching IPv6 off on one that has it costs a walk through all its tables.
+    match set(c"/proc/sys/net/ipv6/conf/default/disable_ipv6", c"1") {
+        // A kernel without IPv6.
+        Err(Errno(libc::ENOENT)) => {}
+        other => other?,
+    }
     loopback_up()?;
     kernel::call!(libc::SYS_write, made, c"r".as_ptr(), 1)?;
     // The namespaces live in this process until the parent has opened them and closes its ends.
     kernel::call!(libc::SYS_read, go, &raw mut byte, 1).map(drop)
+}
+
+/// A sysctl of the namespaces that this process is in.
+fn set(path: &CStr, value: &CStr) -> kernel::Result<()> {
+    let file = kernel::open_own(path, libc::O_WRONLY)?;
+    let written = kernel::call!(libc::SYS_write, file, value.as_ptr(), value.count_bytes());
+    kernel::close(file);
+    written.map(drop)
 }
 
 fn loopback_up() -> kernel::Result<()> {

@@ -31,7 +31,7 @@ pub struct Filter(pub Vec<libc::sock_filter>);
 /// One operation of the child. The names are those of [`Step`].
 #[allow(missing_docs, reason = "each is described at the step of the same name")]
 pub enum Op {
-    JoinLegacyCgroup(RawFd),
+    JoinLegacyCgroup(Option<RawFd>),
     UnshareCgroup,
     EnterNetwork(RawFd),
     EnterContainer(RawFd),
@@ -93,6 +93,8 @@ pub struct Descriptors<'a> {
     pub received: &'a [OwnedFd],
     /// The container's FIFO; /dev/null takes its place where there is none.
     pub output: Option<RawFd>,
+    /// Whether the child is born in its v1 cgroups: then there is none to join.
+    pub in_groups: bool,
 }
 
 /// Prepares a plan.
@@ -181,7 +183,9 @@ fn resource(resource: Resource) -> u32 {
 fn op(step: &Step, fds: &Descriptors<'_>) -> Result<Op, BadPlan> {
     use crate::kernel::{ATTR_NODEV, ATTR_NOSUID};
     Ok(match step {
-        Step::JoinLegacyCgroup { procs } => Op::JoinLegacyCgroup(fds.raw(*procs)?),
+        Step::JoinLegacyCgroup { procs } => {
+            Op::JoinLegacyCgroup(Some(fds.raw(*procs)?).filter(|_| !fds.in_groups))
+        }
         Step::UnshareCgroup => Op::UnshareCgroup,
         Step::EnterNetwork { namespace } => Op::EnterNetwork(fds.raw(*namespace)?),
         Step::EnterContainer { process } => Op::EnterContainer(fds.raw(*process)?),
@@ -249,14 +253,14 @@ mod tests {
     #[test]
     fn a_descriptor_that_did_not_come_along_must_be_refused() {
         let plan = Plan { steps: vec![], main: vec![Step::Execute { command: FdIndex(3) }] };
-        let none = Descriptors { received: &[], output: None };
+        let none = Descriptors { received: &[], output: None, in_groups: false };
         assert!(matches!(prepare(&plan, &none), Err(BadPlan::Descriptor(3, 0))));
     }
 
     #[test]
     fn a_plan_without_execute_must_be_refused() {
         let plan = Plan { steps: vec![], main: vec![Step::Session] };
-        let none = Descriptors { received: &[], output: None };
+        let none = Descriptors { received: &[], output: None, in_groups: false };
         assert!(matches!(prepare(&plan, &none), Err(BadPlan::NoExecute)));
     }
 }

@@ -1,7 +1,7 @@
 //! What each request does.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use berth_wire::id::InstanceId;
 use berth_wire::launch::{
@@ -10,9 +10,10 @@ use berth_wire::launch::{
 
 use crate::child::Failure;
 use crate::children::{Asker, Entry, Life};
-use crate::clone::{self, Loan};
+use crate::clone::{self, Cloned, Kin, Loan};
 use crate::instance::{self, InstanceDir, Meta};
 use crate::output::Drain;
+use crate::parked::{self, Lent, NoClone, Wanted};
 use crate::prepare::{Descriptors, prepare};
 use crate::server::Server;
 use crate::{memory_file, namespaces};
@@ -22,6 +23,7 @@ impl Server {
         let asker = Asker { connection, number: request.number };
         match request.body {
             RequestBody::Namespaces(wanted) => self.make_namespaces(asker, wanted),
+            RequestBody::Park => self.park(asker, &descriptors),
             RequestBody::Launch(launch) => {
                 if let Err(failure) = self.launch(asker, &launch, &descriptors) {
                     self.reply(asker, Reply::Failed(failure), &[]);
@@ -77,6 +79,18 @@ impl Server {
                 self.reply(asker, Reply::Namespaces, &[user.as_fd(), network.as_fd()]);
             }
             Err(error) => self.answer(asker, "make a user and a network namespace", Err(error)),
+        }
+    }
+
+    fn park(&mut self, asker: Asker, groups: &[OwnedFd]) {
+        let lent = Lent { skeleton: self.skeleton.as_fd(), init: self.init.as_fd() };
+        let parked = parked::park(groups, &lent).and_then(|[socket, process]| {
+            self.watch_parked(process.try_clone()?)?;
+            Ok([socket, process])
+        });
+        match parked {
+            Ok([socket, process]) => self.reply(asker, Reply::Parked, &[socket.as_fd(), process.as_fd()]),
+            Err(error) => self.answer(asker, "park a process", Err(error)),
         }
     }
 
@@ -140,20 +154,8 @@ impl Server {
             drain = Some(Drain::new(dir.output_reader().map_err(io_failure)?, output, 0));
             writer = Some(dir.output_writer().map_err(io_failure)?);
         }
-        let output = writer.as_ref().map(std::os::fd::AsRawFd::as_raw_fd);
-        let prepared = prepare(plan, &Descriptors { received, output }).map_err(|error| {
-            failure(&format!("prepare the plan: {error}"), &io::ErrorKind::InvalidInput.into())
-        })?;
         let status = dir.status_writer().map_err(|error| failure("open the status file", &error))?;
-        let cgroup = launch.cgroup.map(|index| descriptor(received, index)).transpose();
-        let loan = Loan {
-            skeleton: self.skeleton.as_fd(),
-            init: self.init.as_fd(),
-            status: status.as_fd(),
-            cgroup: cgroup.map_err(|error| failure("find the cgroup", &error))?.map(AsFd::as_fd),
-        };
-        let cloned =
-            clone::clone(&prepared, &loan).map_err(|error| failure("clone into the cgroup", &error))?;
+        let cloned = self.clone_child(launch, received, plan, (status.as_fd(), writer.as_ref()))?;
         meta.pid = cloned.pid;
         meta.start_ticks = instance::process_facts(cloned.pid).map_or(0, |(start, _)| start);
         let saved = dir.write_meta(&meta).map_err(|error| failure("remember the container", &error));
@@ -172,6 +174,43 @@ impl Server {
             self.abandon(number);
             failure("watch the container", &error)
         })
+    }
+
+    /// By the process that is parked for it, if there is one.
+    fn clone_child(
+        &self,
+        launch: &Launch,
+        received: &[OwnedFd],
+        plan: &Plan,
+        (status, output): (BorrowedFd<'_>, Option<&OwnedFd>),
+    ) -> Result<Cloned, LaunchFailure> {
+        let mut received = received;
+        if let Some(index) = launch.parked
+            && let Some((parked, before)) = received.split_last()
+            && usize::from(index.0) == before.len()
+        {
+            received = before;
+            let output = output.map(AsFd::as_fd);
+            let wanted = Wanted { plan: launch.plan, cgroup: launch.cgroup, received, status, output };
+            match parked::order(parked, &wanted) {
+                Ok(cloned) => return Ok(cloned),
+                Err(NoClone::Failed(failure)) => return Err(failure),
+                Err(NoClone::NotParked) => {}
+            }
+        }
+        let output = output.map(AsRawFd::as_raw_fd);
+        let prepared =
+            prepare(plan, &Descriptors { received, output, in_groups: false }).map_err(|error| {
+                failure(&format!("prepare the plan: {error}"), &io::ErrorKind::InvalidInput.into())
+            })?;
+        let cgroup = launch.cgroup.map(|index| descriptor(received, index)).transpose();
+        let loan = Loan {
+            skeleton: self.skeleton.as_fd(),
+            init: self.init.as_fd(),
+            status,
+            cgroup: cgroup.map_err(|error| failure("find the cgroup", &error))?.map(AsFd::as_fd),
+        };
+        clone::clone(&prepared, &loan, Kin::Child).map_err(|error| failure("clone into the cgroup", &error))
     }
 
     /// Ends a container that was just cloned and cannot be watched. Waits for its end, as nothing else would tell.

@@ -30,6 +30,7 @@ const KIND_OUTPUT: u64 = 6 << 56;
 const KIND_EDGE: u64 = 7 << 56;
 const KIND_EXEC: u64 = 8 << 56;
 const KIND_EXEC_REPORT: u64 = 9 << 56;
+const KIND_PARKED: u64 = 10 << 56;
 const KIND_MASK: u64 = 0xff << 56;
 
 /// Why the loop ended.
@@ -60,6 +61,9 @@ pub struct Server {
     next_connection: u64,
     edge: Option<Edge>,
     scratch: Scratch,
+    /// Parked processes, to be reaped.
+    parked: BTreeMap<u64, OwnedFd>,
+    next_parked: u64,
     /// Containers with more output than one turn took.
     unfinished: Vec<u64>,
 }
@@ -91,6 +95,8 @@ impl Server {
             next_connection: 0,
             edge,
             scratch: Scratch::new()?,
+            parked: BTreeMap::new(),
+            next_parked: 0,
             unfinished: Vec::new(),
             instances,
         };
@@ -199,6 +205,7 @@ impl Server {
         loop {
             self.supervise_edge();
             if let Some(end) = self.end.filter(|end| *end == End::Stop || !self.starting()) {
+                self.end_parked();
                 return Ok(end);
             }
             let timeout = self.timeout().map(|wait| rustix::event::Timespec {
@@ -249,7 +256,23 @@ impl Server {
                     edge.ended(Instant::now());
                 }
             }
+            KIND_PARKED => drop(self.parked.remove(&number).map(|process| reap(&process))),
             _ => {}
+        }
+    }
+
+    pub(crate) fn watch_parked(&mut self, process: OwnedFd) -> io::Result<()> {
+        self.next_parked += 1;
+        self.watch(process.as_fd(), KIND_PARKED | self.next_parked, EventFlags::IN)?;
+        self.parked.insert(self.next_parked, process);
+        Ok(())
+    }
+
+    /// Ends the parked processes: the program that replaces this one would not know that they are to be reaped.
+    fn end_parked(&mut self) {
+        for process in std::mem::take(&mut self.parked).into_values() {
+            let _ = rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL);
+            reap(&process);
         }
     }
 
@@ -367,6 +390,12 @@ impl Server {
             }
         }
     }
+}
+
+/// Waits for a child that ended, or is about to.
+fn reap(process: &OwnedFd) {
+    let id = rustix::process::WaitId::PidFd(process.as_fd());
+    let _ = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
 }
 
 /// SIGTERM, SIGINT and SIGHUP as a descriptor.

@@ -124,12 +124,17 @@ impl Cgroup {
     pub fn handles(&self) -> Result<CgroupHandles, CgroupError> {
         let unified = &self.groups.unified;
         let dir = File::open(unified).map_err(io_error("open", unified))?;
-        let legacy = self.groups.legacy.iter().flatten().chain(&self.groups.legacy_devices);
-        let legacy = legacy.map(|group| {
+        Ok(CgroupHandles { unified: dir.into(), legacy: self.legacy_handles()? })
+    }
+
+    /// As [`CgroupHandles::legacy`].
+    pub(super) fn legacy_handles(&self) -> Result<Vec<OwnedFd>, CgroupError> {
+        let groups = self.groups.legacy.iter().flatten().chain(&self.groups.legacy_devices);
+        let handles = groups.map(|group| {
             let procs = group.join("cgroup.procs");
             File::options().write(true).open(&procs).map(OwnedFd::from).map_err(io_error("open", &procs))
         });
-        Ok(CgroupHandles { unified: dir.into(), legacy: legacy.collect::<Result<_, _>>()? })
+        handles.collect()
     }
 
     /// Sets every limit. Memory comes first where it can be refused: then nothing has changed.

@@ -19,6 +19,7 @@ mod v2;
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use berth_wire::id::InstanceId;
@@ -139,16 +140,17 @@ impl Cgroups {
     }
 
     /// Makes what can be made before the container has its name, to be handed over to it: v1's groups, which the kernel can rename,
-    /// with this quota set. On pure v2 that is nothing.
+    /// with this quota set. Gives what puts a process into them (see [`CgroupHandles`]). On pure v2 that is nothing.
     ///
     /// # Errors
     /// A refused write; what was made is removed again.
-    pub fn make_ahead(&self, id: InstanceId, quota: &Quota) -> Result<(), CgroupError> {
+    pub fn make_ahead(&self, id: InstanceId, quota: &Quota) -> Result<Vec<OwnedFd>, CgroupError> {
         if self.is_unified() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let group = self.group(id);
         let made = group.legacy_dirs().try_for_each(make_dir).and_then(|()| group.set_quota(quota));
+        let made = made.and_then(|()| group.legacy_handles());
         if made.is_err() {
             // The first error is the one to tell; a group that cannot be removed stays in `list`.
             let _ = group.remove();

@@ -15,7 +15,7 @@ use super::{ContainerSpec, Host, StartError, start};
 use crate::cgroup::Cgroup;
 use crate::disk::Scratch;
 use crate::installation::UIDS_PER_CONTAINER;
-use crate::launch::{LaunchError, NamespacePair};
+use crate::launch::{NamespacePair, Parked};
 use crate::network::Endpoint;
 
 /// The parts of a container, before its process.
@@ -26,6 +26,8 @@ pub(super) struct Parts {
     pub scratch: Scratch,
     pub namespaces: NamespacePair,
     pub endpoint: Option<Endpoint>,
+    /// A process in its v1 cgroups, if one is there already.
+    pub parked: Option<Parked>,
 }
 
 /// Parts made ahead.
@@ -37,6 +39,7 @@ pub(super) struct PartsAhead {
     quota: Quota,
     uid_base: u32,
     namespaces: NamespacePair,
+    parked: Option<Parked>,
 }
 
 impl Host {
@@ -56,11 +59,18 @@ impl Host {
             && self.network.get(id).is_none()
             && let Some(ahead) = self.ready.take()
         {
-            let (from, handed_over) = (ahead.id, self.hand_over(ahead, id, &spec.quota));
+            let handed_over = self.hand_over(&ahead, id, &spec.quota);
             steps.done("take parts made ahead");
             match handed_over {
-                Ok(parts) => return Ok(parts),
-                Err(error) => self.discard(from, &error).await,
+                Ok((cgroup, scratch, endpoint)) => {
+                    let PartsAhead { uid_base, namespaces, parked, .. } = ahead;
+                    let endpoint = Some(endpoint);
+                    return Ok(Parts { uid_base, cgroup, scratch, namespaces, endpoint, parked });
+                }
+                Err(error) => {
+                    tracing::warn!(parts = %ahead.id, %error, "parts made ahead could not be used");
+                    self.discard(ahead).await;
+                }
             }
         }
         self.make_parts(spec, steps).await
@@ -87,7 +97,7 @@ impl Host {
             None
         };
         steps.done("make the network");
-        Ok(Parts { uid_base, cgroup, scratch, namespaces, endpoint })
+        Ok(Parts { uid_base, cgroup, scratch, namespaces, endpoint, parked: None })
     }
 
     fn uid_base(&self, id: InstanceId) -> Result<u32, StartError> {
@@ -98,40 +108,67 @@ impl Host {
 
     /// Makes parts that no container has asked for yet. What a failure leaves is removed.
     pub(super) async fn make_ahead(&self, id: InstanceId) -> Result<PartsAhead, StartError> {
-        let made = self.try_make_ahead(id).await;
-        if let Err(error) = &made {
-            self.discard(id, error).await;
+        let mut parked = None;
+        match self.make_most(id, &mut parked).await {
+            Ok((quota, uid_base, namespaces)) => Ok(PartsAhead { id, quota, uid_base, namespaces, parked }),
+            Err(error) => {
+                tracing::warn!(%error, "parts could not be made ahead");
+                self.discard_made(id, parked).await;
+                Err(error)
+            }
         }
-        made
     }
 
-    async fn try_make_ahead(&self, id: InstanceId) -> Result<PartsAhead, StartError> {
+    async fn make_most(
+        &self,
+        id: InstanceId,
+        parked: &mut Option<Parked>,
+    ) -> Result<(Quota, u32, NamespacePair), StartError> {
         // Most apps state no quota. For the others it is written when the parts are handed over.
         let quota = Quota::default();
         let uid_base = self.uid_base(id)?;
-        self.cgroups.make_ahead(id, &quota).map_err(StartError::failed)?;
+        let groups = self.cgroups.make_ahead(id, &quota).map_err(StartError::failed)?;
+        if !groups.is_empty() {
+            *parked = Some(self.launcher.park(&groups).await.map_err(StartError::failed)?);
+        }
         self.disk.create(id, quota.disk_bytes.max).await.map_err(start::disk)?;
-        let made = self.launcher.namespaces(namespaces(uid_base)).await;
-        let namespaces = made.map_err(|error: LaunchError| StartError::failed(error))?;
+        let namespaces = self.launcher.namespaces(namespaces(uid_base)).await.map_err(StartError::failed)?;
         self.network.attach(id, namespaces.network.as_fd()).await.map_err(StartError::failed)?;
-        Ok(PartsAhead { id, quota, uid_base, namespaces })
+        if let Some(parked) = parked {
+            parked.joined().await.map_err(StartError::failed)?;
+        }
+        Ok((quota, uid_base, namespaces))
     }
 
     /// Gives the parts the container's name and quota. After a failure some have one name, some the other.
-    fn hand_over(&self, ahead: PartsAhead, to: InstanceId, quota: &Quota) -> Result<Parts, StartError> {
-        let PartsAhead { id: from, quota: set, uid_base, namespaces } = ahead;
+    fn hand_over(
+        &self,
+        ahead: &PartsAhead,
+        to: InstanceId,
+        quota: &Quota,
+    ) -> Result<(Cgroup, Scratch, Endpoint), StartError> {
+        let (from, set) = (ahead.id, &ahead.quota);
         self.uids.hand_over(from, to);
-        let cgroup = self.cgroups.hand_over((from, &set), (to, quota)).map_err(StartError::failed)?;
+        let cgroup = self.cgroups.hand_over((from, set), (to, quota)).map_err(StartError::failed)?;
         let bytes_max = Some(quota.disk_bytes.max).filter(|max| *max != set.disk_bytes.max);
         let scratch = self.disk.hand_over(from, to, bytes_max).map_err(start::disk)?;
         let endpoint = self.network.hand_over(from, to).map_err(StartError::failed)?;
-        Ok(Parts { uid_base, cgroup, scratch, namespaces, endpoint: Some(endpoint) })
+        Ok((cgroup, scratch, endpoint))
     }
 
-    async fn discard(&self, ahead: InstanceId, why: &StartError) {
-        tracing::warn!(parts = %ahead, error = %why, "parts made ahead could not be used");
-        if let Err(error) = self.destroy(ahead, true).await {
-            tracing::warn!(parts = %ahead, %error, "parts made ahead are left; the next start of the agent removes them");
+    /// Removes parts made ahead.
+    pub(super) async fn discard(&self, ahead: PartsAhead) {
+        let PartsAhead { id, namespaces, parked, .. } = ahead;
+        drop(namespaces);
+        self.discard_made(id, parked).await;
+    }
+
+    async fn discard_made(&self, id: InstanceId, parked: Option<Parked>) {
+        if let Some(parked) = parked {
+            parked.end().await;
+        }
+        if let Err(error) = self.destroy(id, true).await {
+            tracing::warn!(parts = %id, %error, "parts made ahead are left; the next start of the agent removes them");
         }
     }
 }

@@ -128,11 +128,7 @@ impl Host {
     /// Removes what was made ahead. Stop [`Host::keep_ready`] first.
     pub async fn discard_ready(&self) {
         while let Some(ahead) = self.ready.take() {
-            let id = ahead.id;
-            drop(ahead);
-            if let Err(error) = self.destroy(id, true).await {
-                tracing::warn!(parts = %id, %error, "parts made ahead are left; the next start of the agent removes them");
-            }
+            self.discard(ahead).await;
         }
     }
 }

@@ -7,6 +7,7 @@ use berth_wire::id::InstanceId;
 use berth_wire::launch::{Child, ChildState};
 
 use super::{ContainerError, Host, unless_gone};
+use crate::launch::LaunchError;
 
 /// How long the kernel may take to end killed processes: one in uninterruptible I/O takes as long as the disk does.
 const KILL_WAIT_MAX: Duration = Duration::from_secs(20);
@@ -21,10 +22,18 @@ impl Host {
     /// The parts that could not be removed.
     pub async fn destroy(&self, id: InstanceId, release_address: bool) -> Result<(), ContainerError> {
         let mut failed = Vec::new();
-        note(&mut failed, "process", self.end(id).await);
-        self.remove_parts(id, release_address, &mut failed).await;
-        if failed.is_empty() {
-            note(&mut failed, "launcher", self.launcher.forget(id).await);
+        if self.has_ended(id) {
+            // Side by side: nothing runs any more that could need its ids if this agent ended in between.
+            let forgotten = self.forget_ended(id);
+            let (forgotten, ()) =
+                tokio::join!(forgotten, self.remove_parts(id, release_address, &mut failed));
+            note(&mut failed, "launcher", forgotten);
+        } else {
+            note(&mut failed, "process", self.end(id).await);
+            self.remove_parts(id, release_address, &mut failed).await;
+            if failed.is_empty() {
+                note(&mut failed, "launcher", self.launcher.forget(id).await);
+            }
         }
         if failed.is_empty() {
             // Last: as long as anything of it is left, nobody else gets its ids.
@@ -32,6 +41,26 @@ impl Host {
             return Ok(());
         }
         Err(ContainerError::new(id, "remove", failed.join("; ")))
+    }
+
+    /// Whether no process of it is left, as its cgroup says.
+    fn has_ended(&self, id: InstanceId) -> bool {
+        match self.cgroups.get(id) {
+            Ok(Some(group)) => group.populated().is_ok_and(|populated| !populated),
+            found => found.is_ok(),
+        }
+    }
+
+    /// The launcher may hear of the end a little later than the cgroup.
+    async fn forget_ended(&self, id: InstanceId) -> Result<(), String> {
+        let forgotten = self.launcher.forget(id).await;
+        match forgotten {
+            Err(LaunchError::Refused(failure)) if failure.errno == libc::EBUSY => {}
+            other => return other.map_err(|error| error.to_string()),
+        }
+        let ended = tokio::time::timeout(KILL_WAIT_MAX, self.wait(id)).await;
+        ended.map_err(|_| "does not notice its end".to_owned())?;
+        self.launcher.forget(id).await.map_err(|error| error.to_string())
     }
 
     async fn end(&self, id: InstanceId) -> Result<(), String> {

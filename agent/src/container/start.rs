@@ -56,6 +56,10 @@ impl Host {
 
     /// An earlier run of the same instance is forgotten if it ended; one that is alive is left alone.
     async fn make_way(&self, id: InstanceId) -> Result<(), StartError> {
+        // Most have no earlier run. One that the launcher alone remembers is refused by it, and removed then.
+        if self.disk.get(id).is_none() && self.cgroups.get(id).is_ok_and(|group| group.is_none()) {
+            return Ok(());
+        }
         match self.launcher.status(id).await.map_err(StartError::failed)? {
             None => Ok(()),
             Some(Child { state: ChildState::Exited(_), .. }) => {
@@ -141,7 +145,10 @@ fn pack(
     };
     let plan = adjust(bundle::plan(&input));
     let plan = parcel.pack(sealed_file(c"berth-plan", &serde_json::to_vec(&plan)?)?)?;
-    Ok((Launch { id: spec.id, plan, cgroup: Some(cgroup), uid_base: parts.uid_base, output }, parcel))
+    // The last one: see the message.
+    let parked = parts.parked.map(|parked| parcel.pack(parked.into_socket())).transpose()?;
+    let (id, uid_base) = (spec.id, parts.uid_base);
+    Ok((Launch { id, plan, cgroup: Some(cgroup), parked, uid_base, output }, parcel))
 }
 
 /// Pipes belong to whom they are for, so that the command can open /dev/stdout again.

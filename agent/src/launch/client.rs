@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 
 use super::connection::Connection;
 use super::parcel::Parcel;
+use super::parked::Parked;
 
 /// Pause between attempts to reconnect: a launcher is back within milliseconds or its supervisor's back-off.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
@@ -129,6 +130,19 @@ impl Launcher {
         let (reply, descriptors) = self.ask(RequestBody::Namespaces(wanted), &[]).await?;
         match (reply, <[OwnedFd; 2]>::try_from(descriptors)) {
             (Reply::Namespaces, Ok([user, network])) => Ok(NamespacePair { user, network }),
+            _ => Err(LaunchError::Confused),
+        }
+    }
+
+    /// Parks a process in v1 cgroups, given by their `cgroup.procs`, for one launch.
+    ///
+    /// # Errors
+    /// The launcher is not reachable, or the kernel refused.
+    pub async fn park(&self, groups: &[OwnedFd]) -> Result<Parked, LaunchError> {
+        let groups: Vec<_> = groups.iter().map(AsFd::as_fd).collect();
+        let (reply, descriptors) = self.ask(RequestBody::Park, &groups).await?;
+        match (reply, <[OwnedFd; 2]>::try_from(descriptors)) {
+            (Reply::Parked, Ok([socket, process])) => Ok(Parked { socket, process }),
             _ => Err(LaunchError::Confused),
         }
     }

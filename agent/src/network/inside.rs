@@ -43,7 +43,10 @@ async fn set_up(pair: &Pair) -> Result<(), NetworkError> {
     // Any port may be bound without a capability, as under Docker: the namespace has no other user.
     let ports = Path::new("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     fs::write(ports, "0").map_err(io_error("write", ports))?;
-    links::switch("ipv6", CONTAINER_INTERFACE, "disable_ipv6", "1")?;
+    // The launcher's namespaces begin with it.
+    if !links::is_set("ipv6", CONTAINER_INTERFACE, "disable_ipv6", "1") {
+        links::switch("ipv6", CONTAINER_INTERFACE, "disable_ipv6", "1")?;
+    }
     let (connection, handle, _) = rtnetlink::new_connection().map_err(|source| NetworkError::Netlink {
         action: "open",
         on: "route socket in the container".into(),

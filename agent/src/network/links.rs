@@ -279,6 +279,12 @@ pub(super) fn open_socket() -> Result<OwnedFd, NetworkError> {
         .map_err(|errno| NetworkError::Netlink { action: "open", on: "socket".into(), source: errno.into() })
 }
 
+/// Whether a sysctl of an interface has this value already: reading is cheap, writing is not, even of what is there.
+pub(super) fn is_set(family: &str, interface: &str, name: &str, value: &str) -> bool {
+    let path = Path::new("/proc/sys/net").join(family).join("conf").join(interface).join(name);
+    fs::read_to_string(&path).is_ok_and(|set| set.trim() == value)
+}
+
 /// Sets a sysctl of one interface of ours; a kernel without that family has none.
 pub(super) fn switch(family: &str, interface: &str, name: &str, value: &str) -> Result<(), NetworkError> {
     let path = Path::new("/proc/sys/net").join(family).join("conf").join(interface).join(name);

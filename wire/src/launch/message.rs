@@ -32,6 +32,8 @@ pub struct Request {
 pub enum RequestBody {
     /// Makes a user and a network namespace; answered by [`Reply::Namespaces`] with two descriptors in that order.
     Namespaces(Namespaces),
+    /// Parks a process in the v1 cgroups whose `cgroup.procs` are beside it, for one launch later; answered by [`Reply::Parked`].
+    Park,
     /// Starts a container; answered by [`Reply::Launched`] once the command was executed.
     Launch(Box<Launch>),
     /// Starts another command in a running container; answered by [`Reply::Executed`] with one descriptor once it was executed. It
@@ -92,6 +94,9 @@ pub struct Launch {
     pub plan: FdIndex,
     /// The unified cgroup's directory that it is born into.
     pub cgroup: Option<FdIndex>,
+    /// The socket of a process that is parked in its v1 cgroups; the last of the descriptors.
+    #[serde(default)]
+    pub parked: Option<FdIndex>,
     /// The first id of the range it uses; remembered for whoever asks.
     pub uid_base: u32,
     /// Where what it writes is kept; absent if its streams lead to descriptors.
@@ -147,6 +152,9 @@ pub enum Packet {
 pub enum Reply {
     /// Two descriptors: user namespace, network namespace.
     Namespaces,
+    /// Two descriptors: the parked process's socket, on which it sends one packet once it is in the groups, and which ends it when
+    /// it is closed; and the process itself.
+    Parked,
     /// The command is running.
     Launched {
         /// The host's pid of the container's init.
@@ -241,6 +249,7 @@ mod tests {
                 id: InstanceId(uuid::Uuid::nil()),
                 plan: FdIndex(0),
                 cgroup: Some(FdIndex(1)),
+                parked: None,
                 uid_base: 1 << 30,
                 output: Some(OutputFile { path: "/log".into(), bytes_max: 10, lines_per_second: 5 }),
             })),

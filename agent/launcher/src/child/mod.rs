@@ -132,7 +132,8 @@ fn fail(report: RawFd, index: u32, errno: Errno) -> ! {
 
 fn one(op: &Op, state: &mut State<'_>) -> Result<()> {
     match op {
-        Op::JoinLegacyCgroup(procs) => identity::join_cgroup(*procs),
+        Op::JoinLegacyCgroup(Some(procs)) => identity::join_cgroup(*procs),
+        Op::JoinLegacyCgroup(None) => Ok(()),
         Op::UnshareCgroup => kernel::call!(libc::SYS_unshare, libc::CLONE_NEWCGROUP).map(drop),
         Op::EnterNetwork(namespace) => {
             kernel::call!(libc::SYS_setns, *namespace, libc::CLONE_NEWNET).map(drop)

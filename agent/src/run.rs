@@ -3,6 +3,8 @@
 //!
 //! Exit status: the command's own; 128 + N if signal N ended it; 126 or 127 if it could not be executed; 125 for anything else.
 
+mod terminal;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::process::CommandExt as _;
@@ -32,14 +34,20 @@ pub struct Arguments {
     /// The command and its arguments.
     #[arg(last = true, required = true)]
     pub command: Vec<String>,
-    /// User id inside.
-    #[arg(long, default_value_t = 1_000)]
-    pub user: u32,
+    /// User inside, as UID or UID:GID in numbers.
+    #[arg(long, default_value = "1000", value_parser = user)]
+    pub user: (u32, u32),
     /// Working directory inside.
-    #[arg(long, default_value = "/")]
+    #[arg(long, visible_alias = "workdir", default_value = "/")]
     pub cwd: String,
+    /// A terminal for the command, joined to this one.
+    #[arg(short, long)]
+    pub tty: bool,
+    /// When it is over, write how it ended and how long each step of its start took to standard error, as one line of JSON.
+    #[arg(long)]
+    pub json: bool,
     /// An environment variable, KEY=VALUE; may be repeated.
-    #[arg(long, value_parser = variable)]
+    #[arg(short, long, value_parser = variable)]
     pub env: Vec<(String, String)>,
     /// CPU in thousandths of a core.
     #[arg(long, default_value_t = 1_000)]
@@ -66,6 +74,16 @@ fn variable(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+/// Numbers only, as in an image: a name would have to be looked up in a file that the image controls.
+fn user(text: &str) -> Result<(u32, u32), String> {
+    let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+    let number = |text: &str| {
+        let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        text.parse::<u32>().ok().filter(|number| plain && *number < 65_535)
+    };
+    number(uid).zip(number(gid)).ok_or_else(|| "write UID or UID:GID in numbers below 65535".to_owned())
+}
+
 /// What went wrong before or after the command.
 #[derive(Debug, thiserror::Error)]
 enum RunError {
@@ -80,6 +98,9 @@ enum RunError {
 fn step<E: std::fmt::Display>(action: &'static str) -> impl FnOnce(E) -> RunError {
     move |error| RunError::Step { action, reason: error.to_string() }
 }
+
+/// How long what a terminal still shows may take once the command has ended.
+const REST_MAX: Duration = Duration::from_secs(2);
 
 /// Runs the command; the exit status is described in the module's header.
 pub async fn run(arguments: Arguments) -> ExitCode {
@@ -222,18 +243,27 @@ async fn one(
         host.images.import_tar(tar).await.map_err(step("unpack the root"))?
     };
     let copy = |stream: std::os::fd::BorrowedFd<'_>| stream.try_clone_to_owned();
-    let streams = || -> io::Result<Output> {
+    let streams = || -> io::Result<(Option<terminal::Ordered>, Output)> {
         use std::os::fd::AsFd;
-        Ok(Output::Fds {
+        if arguments.tty {
+            let (ordered, output) = terminal::order()?;
+            return Ok((Some(ordered), output));
+        }
+        let output = Output::Fds {
             stdin: Some(copy(io::stdin().as_fd())?),
             stdout: copy(io::stdout().as_fd())?,
             stderr: copy(io::stderr().as_fd())?,
-        })
+        };
+        Ok((None, output))
     };
+    let (ordered, output) = streams().map_err(step("pass on the standard streams"))?;
     let mut env = BTreeMap::from([
         ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
         ("HOME".to_owned(), "/tmp".to_owned()),
     ]);
+    if let (true, Ok(kind)) = (arguments.tty, std::env::var("TERM")) {
+        env.insert("TERM".to_owned(), kind);
+    }
     env.extend(arguments.env);
     let spec = ContainerSpec {
         id,
@@ -242,22 +272,49 @@ async fn one(
         argv: arguments.command,
         env,
         cwd: arguments.cwd,
-        user: (arguments.user, arguments.user),
+        user: arguments.user,
         quota,
         binds: vec![],
-        output: streams().map_err(step("pass on the standard streams"))?,
+        output,
         capabilities: Capabilities::App,
         network: !arguments.no_network,
     };
-    host.start(spec).await?;
+    let started = host.start(spec).await?;
+    let joined = ordered.map(terminal::Ordered::join).transpose().map_err(step("join the terminals"));
+    let exit = match joined {
+        Ok(joined) => Ok(follow(host, id, &mut signals, joined).await),
+        Err(error) => Err(error),
+    };
+    host.destroy(id, true).await.map_err(step("clean up"))?;
+    let exit = exit?;
+    if arguments.json {
+        let told = serde_json::json!({ "exit": exit, "steps": started.steps });
+        eprintln!("{told}");
+    }
+    Ok(exit)
+}
+
+/// Until the command ends. A terminal's size is the terminal's matter; every other signal is the command's.
+async fn follow(
+    host: &Host,
+    id: InstanceId,
+    signals: &mut mpsc::Receiver<u8>,
+    joined: Option<terminal::Joined>,
+) -> Exit {
+    let window = SignalKind::window_change().as_raw_value() as u8;
     let exit = loop {
         tokio::select! {
             exit = host.wait(id) => break exit,
-            Some(number) = signals.recv() => drop(host.launcher.signal(id, number).await),
+            Some(number) = signals.recv() => match &joined {
+                Some(joined) if number == window => joined.resize(),
+                _ => drop(host.launcher.signal(id, number).await),
+            },
         }
     };
-    host.destroy(id, true).await.map_err(step("clean up"))?;
-    Ok(exit)
+    if let Some(joined) = joined {
+        joined.finish().await;
+    }
+    exit
 }
 
 /// The signals that are passed on to the command.
@@ -283,5 +340,19 @@ fn signals() -> io::Result<mpsc::Receiver<u8>> {
 async fn pass_on(mut stream: Signal, number: u8, sender: mpsc::Sender<u8>) {
     while stream.recv().await.is_some() {
         let _ = sender.try_send(number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_must_be_numbers() {
+        assert_eq!(user("5"), Ok((5, 5)));
+        assert_eq!(user("0:7"), Ok((0, 7)));
+        for bad in ["", "root", "1:", ":1", "+1", "65535", "1:2:3", "4294967297"] {
+            assert!(user(bad).is_err(), "{bad}");
+        }
     }
 }

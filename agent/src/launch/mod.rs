@@ -4,6 +4,7 @@
 mod client;
 mod connection;
 mod filter;
+mod keyboard;
 mod parcel;
 mod parked;
 mod process;
@@ -13,6 +14,7 @@ mod uid_ranges;
 
 pub use client::{LaunchError, Launcher, NamespacePair};
 pub use filter::seccomp_file;
+pub use keyboard::{Keyboard, own_terminal_size};
 pub use parcel::{Parcel, sealed_file, tree};
 pub use parked::Parked;
 pub use process::Process;

@@ -51,10 +51,10 @@ pub async fn run(
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade_of(&mut request);
     let Json(asked) = Json::<RunRequest>::from_request(request, &app).await?;
-    let upgrade = if asked.detach { None } else { Some(upgrade?) };
     one_off::check(&asked.argv, &asked.env)?;
     let mut tx = app.store.begin().await?;
     let row = find_app(&mut tx, &caller, &name).await?;
+    let upgrade = if asked.detach { None } else { Some(upgrade?) };
     let release = release_to_run(&app, &mut tx, &row).await?;
     let placed = place(&app, &mut tx, &row, &release, &asked).await?;
     let how = if asked.detach { "detached" } else { "attached" };

@@ -6,6 +6,7 @@
 mod bad_input;
 mod build;
 mod deaths;
+mod exec;
 mod lifecycle;
 mod observe;
 mod quota;
@@ -48,7 +49,8 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(3);
     let alone = libtest_mimic::run(&arguments, trials(&berth, tutorial::ALL));
     let side_by_side =
-        [build::ALL, release::ALL, lifecycle::ALL, quota::ALL, observe::ALL, bad_input::ALL].concat();
+        [build::ALL, release::ALL, lifecycle::ALL, quota::ALL, exec::ALL, observe::ALL, bad_input::ALL]
+            .concat();
     let first = libtest_mimic::run(&arguments, trials(&berth, &side_by_side));
     arguments.test_threads = Some(1);
     let then = libtest_mimic::run(&arguments, trials(&berth, deaths::ALL));

@@ -58,7 +58,7 @@ end_to_end() { cargo build --workspace </dev/null && cargo test -p berth-tests -
 # Alone and last: it compares the whole machine before and after.
 demo_once() {
   local data=/var/tmp/berth-tests/once-$$
-  ./demo/one-host.sh --once --bin target/debug --installation "t-once-$$" --data "$data" --pool-gib 4 \
+  ./demo/one-host.sh --once --bin target/debug --installation "t-once-$$" --data "$data" --pool-gib 6 \
     --api-port 17071 --edge-port 18081 </dev/null && rm -rf "$data" "$data.snapshots"
 }
 

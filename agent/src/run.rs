@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use crate::cgroup::Cgroups;
 use crate::container::{Capabilities, ContainerSpec, Host, Output, Ready, StartError};
 use crate::disk::Disk;
+use crate::disk::shares::Shares;
 use crate::image::{Images, ImagesConfig};
 use crate::installation::Installation;
 use crate::launch::{Launcher, UidRanges};
@@ -182,7 +183,7 @@ async fn open_host(name: &str, work: &Path, disk_bytes: u64) -> Result<(Host, Ow
     let cgroups = Cgroups::open(&installation).map_err(step("open the cgroups"))?;
     let network =
         Network::open(&installation, NetworkConfig::default()).await.map_err(step("open the network"))?;
-    let disk = Disk::open(&installation, work, disk_bytes + POOL_BYTES_EXTRA)
+    let disk = Disk::open(&installation, work, Shares::undivided(disk_bytes + POOL_BYTES_EXTRA))
         .await
         .map_err(step("open the disk"))?;
     let config = ImagesConfig {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use berth_wire::id::InstanceId;
 use tokio::net::TcpListener;
@@ -21,6 +21,7 @@ use crate::cgroup::Cgroups;
 use crate::config::Config;
 use crate::container::{Host, READY_MAX, Ready};
 use crate::disk::Disk;
+use crate::disk::shares::Shares;
 use crate::doctor::{self, Severity};
 use crate::image::{Images, ImagesConfig, Registry};
 use crate::installation::{Block, Installation};
@@ -48,8 +49,8 @@ const DISCARD_MAX: Duration = Duration::from_secs(3);
 /// How often old logs and unused layers are looked for.
 const TIDY_EVERY: Duration = Duration::from_secs(600);
 
-/// The part of the pool that image layers may fill before unused ones are removed: the other half is for the instances' own files.
-const LAYERS_SHARE: u64 = 2;
+/// How often it is looked whether layers take more than they should: an import may fill what is left in so many seconds.
+const LAYERS_EVERY: Duration = Duration::from_secs(10);
 
 /// Why the agent could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -141,6 +142,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     spawn_endless(&mut loops, sessions::answer(link, logs.clone(), metrics.clone(), commands));
     spawn_endless(&mut loops, samples.keep_taking());
     spawn_endless(&mut loops, out_of_memory::end_the_rest(host.clone(), snapshots.clone()));
+    spawn_endless(&mut loops, host.disk.clone().keep_floors());
     spawn_endless(&mut loops, keep_tidy(host.clone(), logs.clone(), snapshots));
     spawn_endless(&mut loops, host.clone().keep_ready(READY_MAX));
     tracing::info!(installation = config.installation, host = %config.host_id, "the agent runs");
@@ -211,13 +213,13 @@ async fn open_host(config: &Config) -> Result<Arc<Host>, ServeError> {
     let network_config =
         NetworkConfig { denied: control_plane_addresses(config).await, ..network_config(config)? };
     let network = Network::open(&installation, network_config).await.map_err(part("the network"))?;
-    let disk = Disk::open(&installation, &config.data_dir, config.pool_bytes)
+    let disk = Disk::open(&installation, &config.data_dir, Shares::divided(config.pool_bytes))
         .await
         .map_err(part("the instances' disk"))?;
     let images_config = ImagesConfig {
         layers_dir: disk.layers_dir(),
         unpacker: std::env::current_exe().map_err(part("this program's own file"))?,
-        bytes_max: config.pool_bytes / LAYERS_SHARE,
+        bytes_max: layers_kept(&disk),
     };
     let images = Images::open(&installation, images_config).await.map_err(part("the image layers"))?;
     let launcher = connect(&config.launcher_dir).await?;
@@ -257,13 +259,25 @@ fn spawn_endless(
     loops.spawn(async { match endless.await {} });
 }
 
+/// Unused layers go before all of them together have filled their share: an import finds room without waiting for a removal.
+fn layers_kept(disk: &Disk) -> u64 {
+    disk.shares().layers_bytes.map_or(u64::MAX, |share| share / 6 * 5)
+}
+
 async fn keep_tidy(
     host: Arc<Host>,
     logs: std::path::PathBuf,
     snapshots: watch::Receiver<Arc<Snapshot>>,
 ) -> std::convert::Infallible {
+    let (mut tidied, mut layers_after) = (Instant::now(), 0);
     loop {
-        tokio::time::sleep(TIDY_EVERY).await;
+        tokio::time::sleep(LAYERS_EVERY).await;
+        let layers = host.disk.layers_used().unwrap_or(0);
+        let crowded = layers > layers_kept(&host.disk) && layers != layers_after;
+        if tidied.elapsed() < TIDY_EVERY && !crowded {
+            continue;
+        }
+        tidied = Instant::now();
         let living: BTreeSet<InstanceId> =
             snapshots.borrow().instances.iter().map(|seen| seen.report.id).collect();
         let logs = logs.clone();
@@ -273,6 +287,8 @@ async fn keep_tidy(
             Ok(bytes) => tracing::debug!(bytes, logs = trimmed.unwrap_or_default(), "tidied up"),
             Err(error) => tracing::warn!(%error, "could not remove unused layers"),
         }
+        // If all of them are in use, looking again changes nothing until there are others.
+        layers_after = host.disk.layers_used().unwrap_or(0);
     }
 }
 

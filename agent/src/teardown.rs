@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::cgroup::Cgroups;
 use crate::config::Config;
 use crate::disk::Disk;
+use crate::disk::shares::Shares;
 use crate::installation::Installation;
 use crate::launch::Launcher;
 use crate::network::Network;
@@ -73,7 +74,9 @@ fn kill_all(cgroups: &Cgroups, failed: &mut Failures) -> Vec<berth_wire::id::Ins
 
 /// The pool's file stays: it is data, not the machine's.
 async fn close_disk(config: &Config, installation: &Installation, failed: &mut Failures) {
-    let Some(disk) = failed.note(Disk::open(installation, &config.data_dir, config.pool_bytes).await) else {
+    let Some(disk) =
+        failed.note(Disk::open(installation, &config.data_dir, Shares::divided(config.pool_bytes)).await)
+    else {
         return;
     };
     for id in failed.note(disk.list()).unwrap_or_default() {

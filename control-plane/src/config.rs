@@ -89,7 +89,7 @@ impl Config {
                 cpu_millis: Bounds::new(100, 2_000),
                 memory_bytes: Bounds::new(512 * MIB, 2_048 * MIB),
                 pids: Bounds::new(64, 512),
-                disk_bytes: Bounds::new(512 * MIB, 4_096 * MIB),
+                disk_bytes: Bounds::new(256 * MIB, 4_096 * MIB),
                 log_lines_per_second: Bounds::new(100, 10_000),
             },
             build_seconds_max: 15 * 60,

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use berth_agent::cgroup::Cgroups;
 use berth_agent::container::{Capabilities, ContainerSpec, Host, Output, READY_MAX, Ready};
 use berth_agent::disk::Disk;
+use berth_agent::disk::shares::Shares;
 use berth_agent::image::{Images, ImagesConfig};
 use berth_agent::installation::Installation;
 use berth_agent::launch::{Launcher, UidRanges};
@@ -96,7 +97,7 @@ fn end(launcher: &mut Child) {
 
 async fn open(arguments: &Arguments) -> Result<Host, Failure> {
     let installation = Installation::new(&format!("bench-{}", std::process::id()))?;
-    let disk = Disk::open(&installation, &arguments.work, 1_024 * MIB).await?;
+    let disk = Disk::open(&installation, &arguments.work, Shares::undivided(1_024 * MIB)).await?;
     let config = ImagesConfig {
         layers_dir: disk.layers_dir(),
         unpacker: std::env::current_exe()?,

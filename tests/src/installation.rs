@@ -66,7 +66,7 @@ impl Installation {
         let before = Leaks::of(&id);
         let (api_port, edge_port) = (free_port(), free_port());
         let mut script = Command::new(root().join("demo/one-host.sh"))
-            .args(["--daemons-only", "--pool-gib", "4", "--installation", &id])
+            .args(["--daemons-only", "--pool-gib", "6", "--installation", &id])
             .arg("--data")
             .arg(&data)
             .arg("--bin")

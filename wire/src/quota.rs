@@ -46,7 +46,7 @@ impl Default for Quota {
             cpu_millis: Bounds::new(50, 1_000),
             memory_bytes: Bounds::new(64 * MIB, 512 * MIB),
             pids: Bounds::new(16, 256),
-            disk_bytes: Bounds::new(64 * MIB, 1_024 * MIB),
+            disk_bytes: Bounds::new(16 * MIB, 1_024 * MIB),
             log_lines_per_second: Bounds::new(10, 1_000),
         }
     }

@@ -177,6 +177,9 @@ pub struct HostFacts {
     pub disk_bytes: u64,
     /// Free bytes of it.
     pub disk_available_bytes: u64,
+    /// Bytes of it that floors may reserve; 0 if the agent does not say, then all.
+    #[serde(default)]
+    pub disk_reservable_bytes: u64,
     /// Most processes (kernel.pid_max).
     pub pids: u64,
     /// What `berth doctor` would warn about, one sentence each.

@@ -20,6 +20,7 @@ use super::stage::{self, Stage};
 use crate::cgroup::Cgroups;
 use crate::container::{Host, Ready};
 use crate::disk::Disk;
+use crate::disk::shares::Shares;
 use crate::image::{Images, ImagesConfig};
 use crate::installation::Installation;
 use crate::launch::{Launcher, UidRanges};
@@ -45,7 +46,7 @@ async fn open_host(work: &Path) -> (Host, OwnLauncher) {
     let process = OwnLauncher(process);
     let cgroups = Cgroups::open(&installation).unwrap();
     let network = Network::open(&installation, NetworkConfig::default()).await.unwrap();
-    let disk = Disk::open(&installation, work, 6 << 30).await.unwrap();
+    let disk = Disk::open(&installation, work, Shares::divided(6 << 30)).await.unwrap();
     let config = ImagesConfig {
         layers_dir: disk.layers_dir(),
         unpacker: std::env::current_exe().unwrap(),

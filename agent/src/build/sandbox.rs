@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use berth_wire::code::Code;
 use berth_wire::id::InstanceId;
-use berth_wire::quota::Quota;
+use berth_wire::quota::{MIB, Quota};
 use berth_wire::report::{Exit, Trouble};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe;
@@ -165,15 +165,24 @@ impl Containers {
         // A reader that is late or panicked has told the log what it could; only an answer is missed, and that is told.
         let answer =
             tokio::time::timeout(OUTPUT_REST_MAX, reader).await.ok().and_then(Result::ok).unwrap_or_default();
-        let used = self.host.disk.usage(self.id).unwrap_or_default();
+        let (used, limit) = self.host.disk.usage(self.id).unwrap_or((0, u64::MAX));
         let most = self.quota.disk_bytes.max;
         // The kernel refuses what would go over, so a full disk ends a little below: 64 KiB or 2 %, whichever is more.
-        let disk_full = exit != Exit::Code(0) && used.saturating_add((most / 50).max(64 << 10)) >= most;
+        let disk_full = exit != Exit::Code(0) && used.saturating_add((limit / 50).max(64 << 10)) >= limit;
+        if disk_full && limit < most {
+            let message = format!(
+                "The host has no more than {} MiB of disk for a build step at the moment, because apps hold what is not \
+                 reserved; push again when there is more, or enlarge pool_bytes",
+                limit / MIB
+            );
+            return Err(trouble(Code::D13, message));
+        }
         let mut layer = None;
         if let (Exit::Code(0), Some(key)) = (exit, key) {
             let scratch = self.host.disk.get(self.id).ok_or_else(|| {
                 trouble(Code::B18, "The disk of a build step went away while it ran; push again".to_owned())
             })?;
+            self.host.disk.leave_to_layers(self.id);
             let kept = self.host.images.layer_from_upper(&scratch.upper, &key).await;
             layer = Some(kept.map_err(|error| {
                 trouble(Code::B23, format!("What a build step made could not be kept: {error}; push again"))

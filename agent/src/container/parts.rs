@@ -83,7 +83,7 @@ impl Host {
         steps.done("make cgroups");
         let (namespaces, scratch) = tokio::join!(
             self.launcher.namespaces(namespaces(uid_base)),
-            self.disk.create(id, spec.quota.disk_bytes.max)
+            self.disk.create(id, spec.quota.disk_bytes)
         );
         let (namespaces, scratch) = (
             namespaces.map_err(start::launch_error(spec.id, &spec.argv, &spec.cwd))?,
@@ -131,7 +131,7 @@ impl Host {
         if !groups.is_empty() {
             *parked = Some(self.launcher.park(&groups).await.map_err(StartError::failed)?);
         }
-        self.disk.create(id, quota.disk_bytes.max).await.map_err(start::disk)?;
+        self.disk.create(id, quota.disk_bytes).await.map_err(start::disk)?;
         let namespaces = self.launcher.namespaces(namespaces(uid_base)).await.map_err(StartError::failed)?;
         self.network.attach(id, namespaces.network.as_fd()).await.map_err(StartError::failed)?;
         if let Some(parked) = parked {
@@ -150,8 +150,8 @@ impl Host {
         let (from, set) = (ahead.id, &ahead.quota);
         self.uids.hand_over(from, to);
         let cgroup = self.cgroups.hand_over((from, set), (to, quota)).map_err(StartError::failed)?;
-        let bytes_max = Some(quota.disk_bytes.max).filter(|max| *max != set.disk_bytes.max);
-        let scratch = self.disk.hand_over(from, to, bytes_max).map_err(start::disk)?;
+        let bounds = Some(quota.disk_bytes).filter(|bounds| *bounds != set.disk_bytes);
+        let scratch = self.disk.hand_over(from, to, bounds).map_err(start::disk)?;
         let endpoint = self.network.hand_over(from, to).map_err(StartError::failed)?;
         Ok((cgroup, scratch, endpoint))
     }

@@ -26,7 +26,7 @@ impl Host {
     /// [`QuotaError::Never`] if only a new container can have it.
     pub async fn set_quota(&self, id: InstanceId, quota: Quota) -> Result<(), QuotaError> {
         // A space that has no counter has no content either.
-        let written = self.disk.usage(id).unwrap_or_default();
+        let (written, _) = self.disk.usage(id).unwrap_or_default();
         if written > quota.disk_bytes.max {
             let (has, max) = (written / MIB, quota.disk_bytes.max / MIB);
             let message =
@@ -34,7 +34,7 @@ impl Host {
             return Err(QuotaError::Never(message));
         }
         self.set_group_quota(id, quota).await?;
-        self.disk.limit(id, quota.disk_bytes.max).await.map_err(QuotaError::failed)?;
+        self.disk.set_quota(id, quota.disk_bytes).await.map_err(QuotaError::failed)?;
         let lines_per_second = u32::try_from(quota.log_lines_per_second.max).unwrap_or(u32::MAX);
         unless_gone(self.launcher.set_log_rate(id, lines_per_second).await).map_err(QuotaError::failed)
     }

@@ -198,7 +198,9 @@ pub(super) fn disk(error: DiskError) -> StartError {
 /// What a container's own space has no room for is the pool's matter, not the container's.
 fn prepare_error(space: &Path, error: &io::Error) -> StartError {
     match error.kind() {
-        io::ErrorKind::StorageFull => disk(DiskError::PoolFull(space.to_owned())),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            disk(DiskError::PoolFull(space.to_owned()))
+        }
         _ => StartError::failed(format!("prepare: {error}")),
     }
 }
@@ -233,7 +235,7 @@ fn name_failure(id: InstanceId, program: &str, cwd: &str, failure: &LaunchFailur
     if failure.step == format!("change to {cwd}") {
         return StartError::bad_command(format!("working directory {cwd}: {reason}"));
     }
-    let code = if failure.errno == libc::ENOSPC { Code::D13 } else { Code::R20 };
+    let code = if matches!(failure.errno, libc::ENOSPC | libc::EDQUOT) { Code::D13 } else { Code::R20 };
     StartError { code, message: format!("container {id} could not be launched: {failure}"), status: None }
 }
 

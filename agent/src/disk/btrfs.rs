@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const MAGIC: u64 = 0x94;
 const READ: u64 = 2;
@@ -46,6 +46,13 @@ struct GroupArguments {
 }
 
 #[repr(C)]
+struct AssignArguments {
+    assign: u64,
+    member: u64,
+    group: u64,
+}
+
+#[repr(C)]
 struct LookupArguments {
     tree: u64,
     object: u64,
@@ -66,6 +73,7 @@ const RESIZE: u64 = request::<VolumeArguments>(WRITE, 3);
 const LOOKUP: u64 = request::<LookupArguments>(READ | WRITE, 18);
 const INFO: u64 = request::<InfoArguments>(READ, 31);
 const QUOTA: u64 = request::<QuotaArguments>(READ | WRITE, 40);
+const ASSIGN: u64 = request::<AssignArguments>(WRITE, 41);
 const GROUP: u64 = request::<GroupArguments>(WRITE, 42);
 const LIMIT: u64 = request::<LimitArguments>(READ, 43);
 
@@ -129,18 +137,63 @@ pub(crate) fn quota_enable(path: &Path) -> io::Result<()> {
     enable(QUOTA_ENABLE_SIMPLE).or_else(|_| enable(QUOTA_ENABLE))
 }
 
-/// Limits the subvolume to so many bytes, or not at all.
+/// Limits a subvolume to so many bytes, or not at all.
 pub(crate) fn limit(subvolume: &Path, bytes_max: Option<u64>) -> io::Result<()> {
-    // Group 0 is the subvolume's own. The value u64::MAX clears the limit (btrfs_limit_qgroup, CLEAR_VALUE).
+    limit_group(&top(subvolume)?, subvolume_id(subvolume)?, bytes_max)
+}
+
+/// Limits a quota group, by a directory on the file system.
+pub(crate) fn limit_group(root: &Path, group: u64, bytes_max: Option<u64>) -> io::Result<()> {
+    // The value u64::MAX clears the limit (btrfs_limit_qgroup, CLEAR_VALUE).
     let referenced_max = bytes_max.unwrap_or(u64::MAX);
     let mut arguments =
-        LimitArguments { flags: LIMIT_REFERENCED, referenced_max, ..LimitArguments::default() };
-    ioctl(&File::open(subvolume)?, LIMIT, &mut arguments)
+        LimitArguments { group, flags: LIMIT_REFERENCED, referenced_max, ..LimitArguments::default() };
+    ioctl(&File::open(root)?, LIMIT, &mut arguments)
+}
+
+/// The number of a group that has others as members; a subvolume's own group has the subvolume's number.
+pub(crate) const fn group_of_groups(number: u64) -> u64 {
+    1 << 48 | number
+}
+
+/// Makes a quota group; one that is there stays.
+pub(crate) fn group_create(root: &Path, group: u64) -> io::Result<()> {
+    let done = ioctl(&File::open(root)?, GROUP, &mut GroupArguments { create: 1, group });
+    unless(io::ErrorKind::AlreadyExists, done)
 }
 
 /// Removes a subvolume's quota group; only works once the subvolume is gone for good.
 pub(crate) fn group_remove(root: &Path, group: u64) -> io::Result<()> {
     ioctl(&File::open(root)?, GROUP, &mut GroupArguments { create: 0, group })
+}
+
+/// Makes what a subvolume holds count in a group of groups as well; idempotent.
+pub(crate) fn join_group(subvolume: &Path, group: u64) -> io::Result<()> {
+    let member = subvolume_id(subvolume)?;
+    let done =
+        ioctl(&File::open(top(subvolume)?)?, ASSIGN, &mut AssignArguments { assign: 1, member, group });
+    unless(io::ErrorKind::AlreadyExists, done)
+}
+
+/// The opposite; idempotent.
+pub(crate) fn leave_group(subvolume: &Path, group: u64) -> io::Result<()> {
+    let member = subvolume_id(subvolume)?;
+    let done =
+        ioctl(&File::open(top(subvolume)?)?, ASSIGN, &mut AssignArguments { assign: 0, member, group });
+    unless(io::ErrorKind::NotFound, done)
+}
+
+/// A directory of the top-level subvolume, which has no limit: a change is charged to the subvolume of the directory it is asked on,
+/// and refused (EDQUOT) if that one is full.
+fn top(path: &Path) -> io::Result<PathBuf> {
+    const TOP_LEVEL: u64 = 5;
+    let mut above = path.ancestors().skip(1);
+    let found = above.find(|dir| subvolume_id(dir).is_ok_and(|id| id == TOP_LEVEL));
+    found.map(Path::to_owned).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+fn unless(harmless: io::ErrorKind, done: io::Result<()>) -> io::Result<()> {
+    done.or_else(|error| if error.kind() == harmless { Ok(()) } else { Err(error) })
 }
 
 /// Takes all of the device, which has grown.
@@ -161,6 +214,7 @@ mod tests {
         assert_eq!(LOOKUP, 0xd000_9412);
         assert_eq!(INFO, 0x8400_941f);
         assert_eq!(QUOTA, 0xc010_9428);
+        assert_eq!(ASSIGN, 0x4018_9429);
         assert_eq!(GROUP, 0x4010_942a);
         assert_eq!(LIMIT, 0x8030_942b);
     }

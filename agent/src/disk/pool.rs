@@ -3,13 +3,17 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 
-use super::{DiskError, Scratch, btrfs, io_error, loopback};
+use berth_wire::quota::Bounds;
+
+use super::shares::Shares;
+use super::spaces::Spaces;
+use super::{DiskError, LAYERS, Scratch, btrfs, io_error, loopback};
 
 /// Least size: mkfs.btrfs wants 109 MiB, and one default app's disk must fit beside it.
 pub(super) const BYTES_MIN: u64 = 256 * 1024 * 1024;
@@ -17,26 +21,25 @@ pub(super) const BYTES_MIN: u64 = 256 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Pool {
     dir: PathBuf,
-    /// The pool's directory of quota groups in sysfs.
-    groups: PathBuf,
+    spaces: Spaces,
 }
 
 impl Pool {
-    pub(super) fn open(label: &str, data_dir: &Path, bytes: u64) -> Result<Self, DiskError> {
+    pub(super) fn open(label: &str, data_dir: &Path, shares: Shares) -> Result<Self, DiskError> {
+        let bytes = shares.pool_bytes;
         if bytes < BYTES_MIN {
             return Err(DiskError::PoolTooSmall(bytes));
         }
         let dir = data_dir.join("pool");
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&dir)
-            .map_err(io_error("make directory", &dir))?;
+        make_private(&dir)?;
         let dir = fs::canonicalize(&dir).map_err(io_error("resolve", &dir))?;
         let image = dir.with_file_name("pool.img");
         if !image.exists() {
             make_image(label, &image, bytes)?;
         }
+        // One that an older version made was readable by everybody.
+        fs::set_permissions(&image, fs::Permissions::from_mode(0o600))
+            .map_err(io_error("make private", &image))?;
         let mounted = mounted_at(&dir)?;
         let grown = mounted.is_none() && grow_image(&image, bytes)?;
         match mounted {
@@ -53,16 +56,19 @@ impl Pool {
             btrfs::grow(&dir).map_err(io_error("enlarge", &dir))?;
         }
         btrfs::quota_enable(&dir).map_err(io_error("enable quotas on", &dir))?;
-        let uuid = btrfs::uuid(&dir).map_err(io_error("identify", &dir))?;
-        let pool = Self { groups: PathBuf::from(format!("/sys/fs/btrfs/{uuid}/qgroups")), dir };
-        for sub in [pool.instances_dir(), pool.layers_dir()] {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&sub)
-                .map_err(io_error("make directory", &sub))?;
+        let instances = dir.join("instances");
+        make_private(&instances)?;
+        let layers = dir.join("layers");
+        match btrfs::subvolume_create(&layers) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            done => done.map_err(io_error("make subvolume", &layers))?,
         }
-        Ok(pool)
+        let spaces = Spaces::open(&dir, &instances, shares)?;
+        // Not a subvolume in a pool of an older version: its layers then count only as those that were built here.
+        if is_subvolume(&layers) {
+            btrfs::join_group(&layers, LAYERS).map_err(io_error("count", &layers))?;
+        }
+        Ok(Self { dir, spaces })
     }
 
     pub(super) fn instances_dir(&self) -> PathBuf {
@@ -74,22 +80,23 @@ impl Pool {
     }
 
     /// Each step is skipped if it has been done, so that a half-made space is completed.
-    pub(super) fn make_space(&self, scratch: &Scratch, bytes_max: u64) -> Result<(), DiskError> {
+    pub(super) fn make_space(&self, scratch: &Scratch, bounds: Bounds) -> Result<(), DiskError> {
         match btrfs::subvolume_create(&scratch.dir) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             done => done.map_err(io_error("make subvolume", &scratch.dir))?,
         }
-        btrfs::limit(&scratch.dir, Some(bytes_max)).map_err(io_error("limit", &scratch.dir))?;
         for dir in [&scratch.upper, &scratch.work] {
             match fs::DirBuilder::new().mode(0o755).create(dir) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 done => done.map_err(io_error("make directory", dir))?,
             }
         }
-        Ok(())
+        // Last: until it counts among the others, nothing of theirs can keep it from being made.
+        self.spaces.admit(&scratch.dir, bounds)
     }
 
     pub(super) fn remove_space(&self, dir: &Path) -> Result<(), DiskError> {
+        self.spaces.forget(dir);
         let group = btrfs::subvolume_id(dir);
         match btrfs::subvolume_destroy(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -103,11 +110,8 @@ impl Pool {
         Ok(())
     }
 
-    pub(super) fn usage(&self, dir: &Path) -> Result<u64, DiskError> {
-        let id = btrfs::subvolume_id(dir).map_err(io_error("look up", dir))?;
-        let path = self.groups.join(format!("0_{id}/referenced"));
-        let text = fs::read_to_string(&path).map_err(io_error("read", &path))?;
-        text.trim().parse().map_err(|_| io_error("understand", &path)(io::ErrorKind::InvalidData.into()))
+    pub(super) fn spaces(&self) -> &Spaces {
+        &self.spaces
     }
 
     pub(super) fn space(&self) -> Result<(u64, u64), DiskError> {
@@ -121,6 +125,17 @@ impl Pool {
         }
         unmount(&self.dir, UnmountFlags::empty()).map_err(|e| io_error("unmount", &self.dir)(e.into()))
     }
+}
+
+fn make_private(dir: &Path) -> Result<(), DiskError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(io_error("make directory", dir))
+}
+
+/// The root of a subvolume has a number of its own (BTRFS_FIRST_FREE_OBJECTID).
+fn is_subvolume(dir: &Path) -> bool {
+    const INODE: u64 = 256;
+    fs::metadata(dir).is_ok_and(|meta| std::os::unix::fs::MetadataExt::ino(&meta) == INODE)
 }
 
 /// Makes the image under another name first: a crash on the way leaves nothing that looks like a pool.
@@ -140,6 +155,7 @@ fn allocate(image: &Path, bytes: u64) -> Result<(), DiskError> {
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(0o600)
         .open(image)
         .map_err(io_error("create", image))?;
     match rustix::fs::fallocate(file.as_fd(), rustix::fs::FallocateFlags::empty(), 0, bytes) {

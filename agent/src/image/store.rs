@@ -12,7 +12,7 @@ use berth_wire::digest::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::{ImageError, io_error};
-use crate::disk::btrfs;
+use crate::disk::{self, btrfs};
 
 /// One layer that is here. It stays while a clone of this value lives.
 #[derive(Debug, Clone)]
@@ -186,8 +186,9 @@ impl Store {
     /// A fresh directory to fill, on btrfs a subvolume, so that it goes in one step: returns it and the tree's root in it.
     pub(super) fn prepare(&self) -> Result<Draft, ImageError> {
         let dir = self.dir.join("tmp").join(uuid::Uuid::new_v4().to_string());
-        if btrfs::subvolume_create(&dir).is_err() {
-            fs::create_dir(&dir).map_err(io_error("make directory", &dir))?;
+        match btrfs::subvolume_create(&dir) {
+            Ok(()) => disk::count_as_layer(&dir),
+            Err(_) => fs::create_dir(&dir).map_err(io_error("make directory", &dir))?,
         }
         let root = dir.join(ROOT);
         fs::DirBuilder::new().mode(0o755).create(&root).map_err(io_error("make directory", &root))?;
@@ -252,8 +253,7 @@ impl Store {
                 remove(&path)?;
             }
         }
-        // Not a subvolume where the store is not on the pool; then there is no limit to lift.
-        let _ = btrfs::limit(&draft.dir, None);
+        disk::turn_into_layer(&draft.dir);
         self.publish(draft, name_of_key(key), About::default())
     }
 

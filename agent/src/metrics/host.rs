@@ -10,7 +10,7 @@ use crate::reconcile::Snapshot;
 
 /// What the host is and has.
 pub(super) fn facts(families: &mut Families, facts: &HostFacts) {
-    let rows: [(&str, &str, f64); 5] = [
+    let rows: [(&str, &str, f64); 6] = [
         ("machine_cpu_cores", "Cores.", facts.cpu_millis as f64 / 1_000.0),
         ("machine_memory_bytes", "Memory.", facts.memory_bytes as f64),
         ("berth_host_memory_available_bytes", "Memory that can be had.", facts.memory_available_bytes as f64),
@@ -20,6 +20,11 @@ pub(super) fn facts(families: &mut Families, facts: &HostFacts) {
             facts.disk_bytes as f64,
         ),
         ("berth_host_disk_available_bytes", "Free bytes of it.", facts.disk_available_bytes as f64),
+        (
+            "berth_host_disk_reservable_bytes",
+            "Bytes of it that the floors of instances may reserve.",
+            facts.disk_reservable_bytes as f64,
+        ),
     ];
     for (name, help, value) in rows {
         families.gauge(name, help, [(Vec::new(), value)]);

@@ -1,16 +1,24 @@
 //! What the host is and has, from /proc.
 
+use berth_wire::quota::MIB;
 use berth_wire::report::HostFacts;
 
-/// The facts. `disk` is size and free bytes of the file system with the instances' roots.
-pub(super) fn facts(disk: Option<(u64, u64)>, warnings: &[String]) -> HostFacts {
+use crate::disk::Disk;
+
+/// Of what instances may hold above their floors; with less left, a host says so.
+const BURST_LEFT_PARTS: u64 = 16;
+
+/// The facts. `disk` is what the instances' roots are on.
+pub(super) fn facts(disk: Option<&Disk>, warnings: &[String]) -> HostFacts {
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let sysctl = |name: &str| {
         let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default();
         text.trim().to_owned()
     };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
-    let (disk_bytes, disk_available_bytes) = disk.unwrap_or_default();
+    let (disk_bytes, disk_available_bytes) = disk.and_then(|disk| disk.space().ok()).unwrap_or_default();
+    let mut warnings = warnings.to_vec();
+    warnings.extend(disk.and_then(disk_warning));
     HostFacts {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: sysctl("osrelease"),
@@ -19,9 +27,24 @@ pub(super) fn facts(disk: Option<(u64, u64)>, warnings: &[String]) -> HostFacts 
         memory_available_bytes: meminfo(&memory, "MemAvailable"),
         disk_bytes,
         disk_available_bytes,
+        disk_reservable_bytes: disk.map_or(0, |disk| disk.shares().floors_bytes),
         pids: sysctl("pid_max").parse().unwrap_or_default(),
-        warnings: warnings.to_vec(),
+        warnings,
     }
+}
+
+/// Apps that are over their floors cannot write on: their owners see errors, and whoever runs the host should know why.
+fn disk_warning(disk: &Disk) -> Option<String> {
+    let burst = disk.shares().burst_bytes?;
+    let left = disk.burst_left()?;
+    (left < burst / BURST_LEFT_PARTS).then(|| {
+        format!(
+            "disk: instances hold {} of the {} MiB there are beyond their floors; what goes on writing there gets \
+             \"Disk quota exceeded\" (D13); enlarge pool_bytes or lower the disk max of who fills it",
+            (burst - left) / MIB,
+            burst / MIB
+        )
+    })
 }
 
 /// One line of /proc/meminfo, in bytes (proc.rst: the unit is always kB, and means KiB).
@@ -45,7 +68,7 @@ mod tests {
 
     #[test]
     fn this_host_must_have_cores_memory_and_a_kernel() {
-        let facts = facts(Some((10, 5)), &[]);
+        let facts = facts(None, &[]);
         assert!(facts.cpu_millis >= 1_000 && facts.memory_bytes > 0 && facts.pids > 0);
         assert!(facts.kernel.contains('.'));
     }

@@ -50,7 +50,7 @@ impl Samples {
         edge: watch::Receiver<EdgeStats>,
         warnings: Vec<String>,
     ) -> Self {
-        let facts = host::facts(host.disk.space().ok(), &warnings);
+        let facts = host::facts(Some(&host.disk), &warnings);
         Self { host, snapshots, edge, taken: Mutex::new(Taken { warnings, facts, ..Taken::default() }) }
     }
 
@@ -99,7 +99,7 @@ impl Samples {
         }
         taken.groups.retain(|id, _| running.contains_key(id));
         taken.newest = newest;
-        taken.facts = host::facts(self.host.disk.space().ok(), &taken.warnings);
+        taken.facts = host::facts(Some(&self.host.disk), &taken.warnings);
         taken.at = Some(Instant::now());
     }
 
@@ -126,7 +126,7 @@ impl Samples {
             memory_working_set_bytes: group.memory_working_set_bytes,
             memory_oom_kills: group.memory_oom_kills,
             pids: group.pids,
-            disk_usage_bytes: self.host.disk.usage(id).unwrap_or_default(),
+            disk_usage_bytes: self.host.disk.usage(id).map_or(0, |(used, _)| used),
             network_receive_bytes: received,
             network_transmit_bytes: sent,
             log_lines_discarded: 0,

@@ -9,12 +9,13 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _}
 use std::path::{Path, PathBuf};
 
 use berth_agent::disk::Disk;
+use berth_agent::disk::shares::Shares;
 use berth_agent::image::{ImageError, Images, ImagesConfig, Layer, Registry};
 use berth_agent::installation::Installation;
 use berth_wire::digest::Digest;
 use berth_wire::id::InstanceId;
 use berth_wire::image::ImageRef;
-use berth_wire::quota::MIB;
+use berth_wire::quota::{Bounds, MIB};
 use oci_spec::image::ImageConfiguration;
 use registry::{Shared, routes};
 use tar::{Builder, EntryType, Header};
@@ -37,7 +38,7 @@ impl Machine {
         }
         let installation = Installation::new(&format!("t-img-{name}-{}", std::process::id())).unwrap();
         let data = tempfile::tempdir().unwrap();
-        let disk = Disk::open(&installation, data.path(), 256 * MIB).await.unwrap();
+        let disk = Disk::open(&installation, data.path(), Shares::undivided(256 * MIB)).await.unwrap();
         let images = open(&installation, disk.layers_dir()).await;
         let held = Shared::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -56,7 +57,8 @@ impl Machine {
 
     /// The upper directory of a container that ran.
     async fn upper(&self) -> PathBuf {
-        let scratch = self.disk.create(InstanceId(uuid::Uuid::now_v7()), 8 * MIB).await.unwrap();
+        let scratch =
+            self.disk.create(InstanceId(uuid::Uuid::now_v7()), Bounds::new(0, 8 * MIB)).await.unwrap();
         fs::create_dir(scratch.work.join("work")).unwrap();
         scratch.upper
     }

@@ -19,10 +19,12 @@ const RESOURCES: usize = 4;
 /// Amounts in the order cpu, memory, disk, pids.
 type Amounts = [u64; RESOURCES];
 
-/// What a host has for instances. A tenth of its memory stays with the system, the agent and the edge. A host that could
-/// not find out its disk or its processes is not held to them; one that has not told its memory yet gets nothing.
+/// What a host has for instances. A tenth of its memory stays with the system, the agent and the edge; of its disk the
+/// agent says how much it can promise beside image layers. A host that could not find out its disk or its processes is not
+/// held to them; one that has not told its memory yet gets nothing.
 pub fn capacity(facts: &HostFacts) -> Amounts {
-    [facts.cpu_millis, facts.memory_bytes / 10 * 9, told(facts.disk_bytes), told(facts.pids)]
+    let disk = if facts.disk_reservable_bytes == 0 { facts.disk_bytes } else { facts.disk_reservable_bytes };
+    [facts.cpu_millis, facts.memory_bytes / 10 * 9, told(disk), told(facts.pids)]
 }
 
 fn told(amount: u64) -> u64 {
@@ -253,6 +255,19 @@ mod tests {
     fn a_silent_host_must_get_nothing() {
         let silent = HostRow { seen_at: None, ..host(1, 4_000) };
         assert_eq!(room(&[silent]).place(APP, &ProcessType::web(), &quota(1)).unwrap_err().code, Code::A19);
+    }
+
+    #[test]
+    fn floors_must_fit_into_the_part_of_the_disk_that_the_host_can_promise() {
+        let mut host = host(1, 4_000);
+        host.facts.disk_reservable_bytes = 20 * MIB;
+        let mut room = room(&[host]);
+        room.place(APP, &ProcessType::web(), &quota(1)).unwrap();
+        let refused = room.place(APP, &ProcessType::web(), &quota(1)).unwrap_err();
+        assert_eq!(
+            refused.message,
+            "waits: no host has 16 MiB of disk free; nearest is h1 with 4 MiB of disk"
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use berth_agent::cgroup::Cgroups;
 use berth_agent::container::{Bind, Capabilities, ContainerSpec, Host, Output, Ready, StartError};
 use berth_agent::disk::Disk;
+use berth_agent::disk::shares::Shares;
 use berth_agent::image::{Images, ImagesConfig};
 use berth_agent::installation::Installation;
 use berth_agent::launch::{Launcher, UidRanges};
@@ -99,7 +100,7 @@ impl Stage {
         images::make(dir.path())?;
         let launcher = start_launcher(dir.path())?;
         let installation = Installation::new(&name).map_err(text)?;
-        let disk = Disk::open(&installation, dir.path(), 512 * MIB).await.map_err(text)?;
+        let disk = Disk::open(&installation, dir.path(), Shares::undivided(512 * MIB)).await.map_err(text)?;
         let config = ImagesConfig {
             layers_dir: disk.layers_dir(),
             unpacker: binaries().join("berth-agent"),

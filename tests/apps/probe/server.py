@@ -49,16 +49,17 @@ class Probe(http.server.BaseHTTPRequestHandler):
             HELD.append(os.urandom(int(ask["mib"]) << 20))
             self.answer(200, "held for good\n")
         elif url.path == "/disk":
+            name = f"/app/filler-{threading.get_ident()}-{time.monotonic_ns()}"
             try:
-                with open("/app/filler", "wb") as filler:
+                with open(name, "wb") as filler:
                     for _ in range(int(ask["mib"])):
                         filler.write(b"x" * (1 << 20))
                 self.answer(200, "written\n")
             except OSError as error:
                 self.answer(507, f"errno={error.errno}\n")
             finally:
-                if os.path.exists("/app/filler"):
-                    os.unlink("/app/filler")
+                if "keep" not in ask and os.path.exists(name):
+                    os.unlink(name)
         elif url.path == "/forks":
             children = []
             try:

@@ -7,6 +7,7 @@ mod bad_input;
 mod build;
 mod deaths;
 mod exec;
+mod full;
 mod lifecycle;
 mod observe;
 mod quota;
@@ -53,7 +54,7 @@ fn main() -> ExitCode {
             .concat();
     let first = libtest_mimic::run(&arguments, trials(&berth, &side_by_side));
     arguments.test_threads = Some(1);
-    let then = libtest_mimic::run(&arguments, trials(&berth, deaths::ALL));
+    let then = libtest_mimic::run(&arguments, trials(&berth, &[full::ALONE, deaths::ALL].concat()));
     let clean =
         Arc::try_unwrap(berth).map_err(|_| "a scenario still runs".to_owned()).and_then(Installation::finish);
     if let Err(left) = &clean {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::census;
 use crate::leaks::Leaks;
 
 /// A running installation; [`Installation::finish`] takes it down and tells what it left behind.
@@ -139,6 +140,19 @@ impl Installation {
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("berth {args:?} --json: {e}\n{text}"))
     }
 
+    /// What a path of the API below `/v1` answers.
+    ///
+    /// # Errors
+    /// No answer, another status than 2xx, or no JSON.
+    pub fn api(&self, path: &str) -> Result<Value, String> {
+        let request = reqwest::blocking::Client::new().get(format!("{}/v1{path}", self.url));
+        let answer =
+            request.bearer_auth(&self.token).send().and_then(reqwest::blocking::Response::error_for_status);
+        let text =
+            answer.and_then(reqwest::blocking::Response::text).map_err(|error| format!("{path}: {error}"))?;
+        serde_json::from_str(&text).map_err(|error| format!("{path}: {error}: {text}"))
+    }
+
     /// The process id of a daemon that the script keeps: `launcher`, `control`, `agent`.
     pub fn daemon(&self, name: &str) -> i32 {
         let file = self.data.join("run").join(format!("{name}.pid"));
@@ -154,11 +168,18 @@ impl Installation {
         format!("http://{}/metrics", address.trim())
     }
 
-    /// Stops everything and answers what is left behind: nothing, one hopes.
+    /// Counts what is there against the spec, then stops everything and answers what is left behind: nothing, one hopes.
     ///
     /// # Errors
-    /// One line for each thing that is still there 20 seconds after the end.
-    pub fn finish(mut self) -> Result<(), String> {
+    /// One line for each thing that was not as the spec said, or is still there 20 seconds after the end.
+    pub fn finish(self) -> Result<(), String> {
+        let converged = census::converge(&self);
+        let id = self.id.clone();
+        let clean = self.end();
+        converged.map_err(|wrong| format!("{id} was not what its spec said:\n{wrong}")).and(clean)
+    }
+
+    fn end(mut self) -> Result<(), String> {
         if let Some(pid) = rustix::process::Pid::from_raw(self.script.id().cast_signed()) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }

@@ -15,8 +15,10 @@ impl Leaks {
     /// What is there now of the installation `id`.
     pub fn of(id: &str) -> Self {
         let mut things = BTreeSet::new();
+        // nft's names know no dash.
+        let underscored = id.replace('-', "_");
         let mut add = |kind: &str, text: &str| {
-            for line in text.lines().filter(|line| line.contains(id)) {
+            for line in text.lines().filter(|line| line.contains(id) || line.contains(&underscored)) {
                 things.insert(format!("{kind}: {}", line.trim()));
             }
         };
@@ -29,6 +31,12 @@ impl Leaks {
         cgroups(Path::new("/sys/fs/cgroup"), &mut groups);
         add("cgroup", &groups);
         Self { things }
+    }
+
+    /// How many things of this kind there are.
+    pub fn count(&self, kind: &str) -> usize {
+        let start = format!("{kind}: ");
+        self.things.iter().filter(|thing| thing.starts_with(&start)).count()
     }
 
     /// What is here and was not there before.

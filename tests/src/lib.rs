@@ -4,8 +4,11 @@
 // A test's own code ends the test by panicking; that is how it says what it saw.
 #![allow(clippy::panic)]
 
+pub mod census;
+pub mod daemons;
 pub mod installation;
 pub mod leaks;
 pub mod repository;
+pub mod strace;
 pub mod traffic;
 pub mod transcript;

@@ -1,9 +1,9 @@
 //! Requests from outside: single ones, and a steady stream across a change that counts every failure.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::installation::{Installation, eventually};
 
@@ -55,47 +55,82 @@ pub fn body_must_come_to_have(berth: &Installation, app: &str, path: &str, text:
     assert!(came, "{app}{path} never had {text:?}; last: {last:?}");
 }
 
-/// A stream of requests, several at once, until it is stopped.
-pub struct Traffic {
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<(u64, Vec<Answer>)>>,
+/// A request that was not answered with 200.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// When it was sent.
+    pub sent: Instant,
+    /// When it had failed.
+    pub failed: Instant,
+    /// What came instead.
+    pub answer: Answer,
 }
 
+#[derive(Default)]
+struct Tally {
+    stop: AtomicBool,
+    sent: AtomicU64,
+    failed: Mutex<Vec<Failure>>,
+}
+
+/// A stream of requests, several at once, until it is stopped.
+pub struct Traffic {
+    tally: Arc<Tally>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Most requests of one stream.
+const REQUESTS_MAX: u64 = 2_000_000;
+
 impl Traffic {
-    /// Starts `streams` loops of GETs, each on its own kept-alive connection. Bounded to 200,000 requests each.
+    /// Starts `streams` loops of GETs, each on its own kept-alive connection, as fast as they are answered.
     pub fn start(berth: &Installation, app: &str, path: &str, streams: usize) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
+        Self::start_paced(berth, app, path, streams, Duration::ZERO)
+    }
+
+    /// The same with a pause after each answer, for tests that are about something else than speed.
+    pub fn start_paced(berth: &Installation, app: &str, path: &str, streams: usize, pause: Duration) -> Self {
+        let tally = Arc::new(Tally::default());
         let url = url(berth, app, path);
-        let threads = (0..streams)
-            .map(|_| {
-                let (stop, url) = (Arc::clone(&stop), url.clone());
-                let client = client(berth, &format!("{app}.localhost"));
-                std::thread::spawn(move || {
-                    let (mut sent, mut failed) = (0, Vec::new());
-                    while !stop.load(Ordering::Relaxed) && sent < 200_000 {
-                        let answer = ask(&client, &url);
-                        sent += 1;
-                        if answer.status != 200 {
-                            failed.push(answer);
-                        }
+        let threads = (0..streams).map(|_| {
+            let (tally, url) = (Arc::clone(&tally), url.clone());
+            let client = client(berth, &format!("{app}.localhost"));
+            std::thread::spawn(move || {
+                let mut sent_here = 0;
+                while !tally.stop.load(Ordering::Relaxed) && sent_here < REQUESTS_MAX {
+                    let sent = Instant::now();
+                    let answer = ask(&client, &url);
+                    sent_here += 1;
+                    tally.sent.fetch_add(1, Ordering::Relaxed);
+                    if answer.status != 200 {
+                        let failure = Failure { sent, failed: Instant::now(), answer };
+                        tally.failed.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
                     }
-                    (sent, failed)
-                })
+                    std::thread::sleep(pause);
+                }
             })
-            .collect();
-        Self { stop, threads }
+        });
+        Self { threads: threads.collect(), tally }
+    }
+
+    /// Requests that were answered in any way, until now.
+    pub fn sent(&self) -> u64 {
+        self.tally.sent.load(Ordering::Relaxed)
+    }
+
+    /// Every request that was not answered with 200, until now.
+    pub fn failures(&self) -> Vec<Failure> {
+        self.tally.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Stops it; answers how many requests were sent and every one that was not answered with 200.
-    pub fn stop(self) -> (u64, Vec<Answer>) {
-        self.stop.store(true, Ordering::Relaxed);
-        let mut all = (0, Vec::new());
+    pub fn stop(self) -> (u64, Vec<Failure>) {
+        self.tally.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
-            let (sent, failed) = thread.join().unwrap_or_else(|_| panic!("a traffic thread panicked"));
-            all.0 += sent;
-            all.1.extend(failed);
+            thread.join().unwrap_or_else(|_| panic!("a traffic thread panicked"));
         }
-        all
+        let failed = std::mem::take(&mut *self.tally.failed.lock().unwrap_or_else(PoisonError::into_inner));
+        (self.tally.sent.load(Ordering::Relaxed), failed)
     }
 
     /// Stops it and wants that every request was answered with 200, and that there were some.

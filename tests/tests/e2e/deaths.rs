@@ -23,29 +23,12 @@ fn kill(pid: i32) {
     kill_process(pid, Signal::KILL).unwrap_or_else(|e| panic!("kill -9 {pid:?}: {e}"));
 }
 
-/// The main processes of an app's instances, found from outside by their environment.
-fn processes_of(app: &str) -> Vec<i32> {
-    let wanted = format!("BERTH_APP={app}");
-    let mut found: Vec<i32> = std::fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| {
-            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|b| *b == 0).any(|variable| variable == wanted.as_bytes())
-        })
-        .collect();
-    found.sort_unstable();
-    found
-}
-
 /// Kills a daemon under traffic and wants: another pid, the same containers, no failed request, and a change that works after.
 #[track_caller]
 fn daemon_dies(berth: &Installation, daemon: &str) {
     let app = format!("e2e-kill-{daemon}");
     Repository::of_app(berth, &app, "tests/apps/probe").push_ok();
-    let containers = processes_of(&app);
+    let containers = berth.processes_of(&app);
     assert!(!containers.is_empty(), "no process of {app} found");
     let traffic = Traffic::start(berth, &app, "/", 2);
     let old = berth.daemon(daemon);
@@ -57,7 +40,7 @@ fn daemon_dies(berth: &Installation, daemon: &str) {
     );
     let ready = || berth.berth(&["hosts", "--json"]).status.success();
     assert!(eventually(Duration::from_secs(30), ready), "no host after the death of {daemon}");
-    assert_eq!(processes_of(&app), containers, "containers were restarted");
+    assert_eq!(berth.processes_of(&app), containers, "containers were restarted");
     berth.berth_ok(&["config", "set", "GREETING=afterwards", "-a", &app]);
     body_must_come_to_have(berth, &app, "/", "greeting=afterwards");
     traffic.must_not_have_failed();
@@ -107,22 +90,10 @@ fn launcher(berth: &Installation) {
 fn edge(berth: &Installation) {
     let app = "e2e-kill-edge";
     Repository::of_app(berth, app, "tests/apps/probe").push_ok();
-    let dir = format!("{}/edge", berth.data.display());
-    let find = || {
-        std::fs::read_dir("/proc").into_iter().flatten().flatten().find_map(|entry| {
-            let command = std::fs::read(entry.path().join("cmdline")).ok()?;
-            let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            let pid = entry.file_name().to_str()?.parse::<i32>().ok()?;
-            (command.contains("/berth-edge ")
-                && command.contains(&dir)
-                && !command.contains("berth-launcher "))
-            .then_some(pid)
-        })
-    };
-    let old = find().unwrap_or_else(|| panic!("no edge found"));
+    let old = berth.edge_process().unwrap_or_else(|| panic!("no edge found"));
     kill(old);
     // No connection is refused meanwhile: the socket is held, requests wait for the next edge.
     let answer = get(berth, app, "/");
     assert_eq!(answer.status, 200, "{answer:?}");
-    assert_ne!(find(), Some(old));
+    assert_ne!(berth.edge_process(), Some(old));
 }

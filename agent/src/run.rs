@@ -18,7 +18,7 @@ use berth_wire::report::Exit;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, IoDevice};
 use crate::container::{Capabilities, ContainerSpec, Host, Output, Ready, StartError};
 use crate::disk::Disk;
 use crate::disk::shares::Shares;
@@ -186,6 +186,8 @@ async fn open_host(name: &str, work: &Path, disk_bytes: u64) -> Result<(Host, Ow
     let disk = Disk::open(&installation, work, Shares::undivided(disk_bytes + POOL_BYTES_EXTRA))
         .await
         .map_err(step("open the disk"))?;
+    let (major, minor) = disk.device().map_err(step("find the disk's device"))?;
+    cgroups.throttle(IoDevice { major, minor });
     let config = ImagesConfig {
         layers_dir: disk.layers_dir(),
         unpacker: std::env::current_exe().map_err(step("find this program"))?,

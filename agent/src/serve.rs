@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::attach::commands::Commands;
 use crate::build::Builder;
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, IoDevice};
 use crate::config::Config;
 use crate::container::{Host, READY_MAX, Ready};
 use crate::disk::Disk;
@@ -216,6 +216,8 @@ async fn open_host(config: &Config) -> Result<Arc<Host>, ServeError> {
     let disk = Disk::open(&installation, &config.data_dir, Shares::divided(config.pool_bytes))
         .await
         .map_err(part("the instances' disk"))?;
+    let (major, minor) = disk.device().map_err(part("the instances' disk"))?;
+    cgroups.throttle(IoDevice { major, minor });
     let images_config = ImagesConfig {
         layers_dir: disk.layers_dir(),
         unpacker: std::env::current_exe().map_err(part("this program's own file"))?,

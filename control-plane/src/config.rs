@@ -91,6 +91,7 @@ impl Config {
                 pids: Bounds::new(64, 512),
                 disk_bytes: Bounds::new(256 * MIB, 4_096 * MIB),
                 log_lines_per_second: Bounds::new(100, 10_000),
+                ..Quota::default()
             },
             build_seconds_max: 15 * 60,
             release_command_seconds_max: 10 * 60,

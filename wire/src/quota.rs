@@ -1,5 +1,5 @@
-//! Quotas. Each resource has a *floor* (reserved; what placement counts) and a *max* (what the kernel
-//! enforces). An instance whose quota nobody stated gets [`Quota::default`], never none.
+//! Quotas. What a host can run out of has a *floor* (reserved; what placement counts) and a *max* (what the kernel
+//! enforces); what only must not be overdone is one amount. An instance whose quota nobody stated gets [`Quota::default`], never none.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,14 +25,30 @@ impl Bounds {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Quota {
-    /// CPU in thousandths of a core. Floor becomes the weight (cpu.weight, v1 cpu.shares), max the bandwidth (cpu.max, v1 cpu.cfs_quota_us).
+    /// CPU in thousandths of a core. Floor is also the weight (cpu.weight, v1 cpu.shares), max the bandwidth (cpu.max, v1 cpu.cfs_quota_us).
     pub cpu_millis: Bounds,
-    /// Memory in bytes, page cache and tmpfs included. Max is memory.max (v1 memory.limit_in_bytes). Swap is 0.
+    /// CPU that was not used and may be made up for in one period of 100 ms, in thousandths of a core (cpu.max.burst, v1 cpu.cfs_burst_us). At
+    /// most max; 0 for none.
+    pub cpu_burst_millis: u64,
+    /// Memory in bytes, page cache and tmpfs included. Max is memory.max (v1 memory.limit_in_bytes).
     pub memory_bytes: Bounds,
+    /// Memory in bytes above which it is slowed down and reclaimed from (memory.high); 0 for none. v1 has no such thing.
+    pub memory_high_bytes: u64,
+    /// Swap in bytes, beyond memory (memory.swap.max, v1 memory.memsw.limit_in_bytes). What the host has no swap for is not to be had.
+    pub swap_bytes: u64,
     /// Processes and threads (pids.max).
     pub pids: Bounds,
-    /// Bytes written to the instance's own root.
+    /// Bytes written to the instance's own root. Names and inodes count: it bounds the number of files, too.
     pub disk_bytes: Bounds,
+    /// Bytes a second read from the host's disk for it, and as many written (io.max, v1 blkio.throttle.*_bps_device). v1 does not slow
+    /// down what is written through the page cache.
+    pub io_bytes_per_second: u64,
+    /// Reads a second, and as many writes (io.max, v1 blkio.throttle.*_iops_device).
+    pub io_operations_per_second: u64,
+    /// Bytes a second it may send (a token bucket on its interface).
+    pub egress_bytes_per_second: u64,
+    /// Files that one process may have open (RLIMIT_NOFILE).
+    pub open_files: u64,
     /// Log lines a second; above max they are discarded and counted.
     pub log_lines_per_second: Bounds,
 }
@@ -44,9 +60,17 @@ impl Default for Quota {
     fn default() -> Self {
         Self {
             cpu_millis: Bounds::new(50, 1_000),
+            cpu_burst_millis: 0,
             memory_bytes: Bounds::new(64 * MIB, 512 * MIB),
+            memory_high_bytes: 0,
+            swap_bytes: 0,
             pids: Bounds::new(16, 256),
             disk_bytes: Bounds::new(16 * MIB, 1_024 * MIB),
+            // A quarter of what a plain SSD over SATA gives, and what a 1 Gbit/s interface carries: room for any app, and for others.
+            io_bytes_per_second: 128 * MIB,
+            io_operations_per_second: 10_000,
+            egress_bytes_per_second: 120 * MIB,
+            open_files: 65_536,
             log_lines_per_second: Bounds::new(10, 1_000),
         }
     }
@@ -65,8 +89,8 @@ pub enum InvalidQuota {
         /// What was asked as the max.
         max: u64,
     },
-    /// The max is outside what can be enforced sensibly.
-    #[error("{resource}: a max of {} is outside what can be, {} to {}", amount(resource, *max), amount(resource, *least), amount(resource, *most))]
+    /// The amount is outside what can be enforced sensibly.
+    #[error("{resource}: {} is outside what can be, {} to {}", amount(resource, *max), amount(resource, *least), amount(resource, *most))]
     OutOfRange {
         /// Which resource.
         resource: &'static str,
@@ -83,10 +107,10 @@ pub enum InvalidQuota {
 fn amount(resource: &str, value: u64) -> String {
     let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (MIB, "MiB"), (1 << 10, "KiB")];
     let unit = units.iter().find(|(size, _)| value >= *size && value.is_multiple_of(*size));
-    match (resource, unit) {
-        ("memory_bytes" | "disk_bytes", Some((size, unit))) => format!("{} {unit}", value / size),
-        ("memory_bytes" | "disk_bytes", None) => format!("{value} bytes"),
-        ("cpu_millis", _) => format!("{value}m"),
+    match unit {
+        Some((size, unit)) if resource.contains("bytes") => format!("{} {unit}", value / size),
+        None if resource.contains("bytes") => format!("{value} bytes"),
+        _ if resource.ends_with("millis") => format!("{value}m"),
         _ => value.to_string(),
     }
 }
@@ -106,6 +130,32 @@ impl Quota {
         ]
     }
 
+    /// Each amount that is neither floor nor max, with its field name and the range it must lie in.
+    ///
+    /// Burst and high beyond the max would mean nothing (and the kernel refuses the former). 64 KiB and 10 operations a second: below that not
+    /// even a page is read in time. 16 KiB a second: ten packets. 16 files: the loader, the streams and a socket; 1,048,576 is the kernel's fs.nr_open.
+    pub fn amounts(&self) -> [(&'static str, u64, u64, u64); 7] {
+        let high_least = if self.memory_high_bytes == 0 { 0 } else { 4 * MIB };
+        [
+            ("cpu_burst_millis", self.cpu_burst_millis, 0, self.cpu_millis.max),
+            ("memory_high_bytes", self.memory_high_bytes, high_least, self.memory_bytes.max),
+            ("swap_bytes", self.swap_bytes, 0, 1 << 45),
+            ("io_bytes_per_second", self.io_bytes_per_second, 64 * 1_024, 1 << 40),
+            ("io_operations_per_second", self.io_operations_per_second, 10, 100_000_000),
+            ("egress_bytes_per_second", self.egress_bytes_per_second, 16 * 1_024, 1 << 36),
+            ("open_files", self.open_files, 16, 1_048_576),
+        ]
+    }
+
+    /// The fields that are not at their default.
+    pub fn stated(&self) -> Vec<&'static str> {
+        let default = Self::default();
+        let bounds = self.resources().into_iter().zip(default.resources());
+        let amounts = self.amounts().into_iter().zip(default.amounts());
+        let bounds = bounds.filter(|(own, other)| own.1 != other.1).map(|(own, _)| own.0);
+        bounds.chain(amounts.filter(|(own, other)| own.1 != other.1).map(|(own, _)| own.0)).collect()
+    }
+
     /// Checks every invariant.
     ///
     /// # Errors
@@ -117,6 +167,11 @@ impl Quota {
             }
             if floor > max {
                 return Err(InvalidQuota::FloorAboveMax { resource, floor, max });
+            }
+        }
+        for (resource, max, least, most) in self.amounts() {
+            if max < least || max > most {
+                return Err(InvalidQuota::OutOfRange { resource, max, least, most });
             }
         }
         Ok(())
@@ -142,7 +197,18 @@ mod tests {
     fn a_refusal_must_have_units() {
         let quota = Quota { memory_bytes: Bounds::new(1_024, 1_024), ..Quota::default() };
         let refused = quota.check().unwrap_err().to_string();
-        assert_eq!(refused, "memory_bytes: a max of 1 KiB is outside what can be, 4 MiB to 32 TiB");
+        assert_eq!(refused, "memory_bytes: 1 KiB is outside what can be, 4 MiB to 32 TiB");
+    }
+
+    #[test]
+    fn an_amount_that_cannot_be_must_be_refused_by_name() {
+        let burst = Quota { cpu_burst_millis: 1_001, ..Quota::default() };
+        let high = Quota { memory_high_bytes: MIB, ..Quota::default() };
+        let files = Quota { open_files: 3, ..Quota::default() };
+        let named = |quota: Quota| quota.check().unwrap_err().to_string();
+        assert_eq!(named(burst), "cpu_burst_millis: 1001m is outside what can be, 0m to 1000m");
+        assert_eq!(named(high), "memory_high_bytes: 1 MiB is outside what can be, 4 MiB to 512 MiB");
+        assert_eq!(named(files), "open_files: 3 is outside what can be, 16 to 1048576");
     }
 
     #[test]

@@ -184,6 +184,9 @@ pub struct HostFacts {
     pub pids: u64,
     /// What `berth doctor` would warn about, one sentence each.
     pub warnings: Vec<String>,
+    /// Fields of a quota that are not, or not wholly, enforced on this host, each with the reason.
+    #[serde(default)]
+    pub unenforced: BTreeMap<String, String>,
 }
 
 /// One instance's counters and gauges, read from the kernel at one moment.
@@ -204,6 +207,15 @@ pub struct InstanceSample {
     pub memory_usage_bytes: u64,
     /// Charged memory less inactive file pages: what cAdvisor calls the working set.
     pub memory_working_set_bytes: u64,
+    /// Of its memory, what is swapped out, in bytes: no longer among the charged.
+    #[serde(default)]
+    pub memory_swap_bytes: u64,
+    /// Bytes read from the host's disk for it.
+    #[serde(default)]
+    pub io_read_bytes: u64,
+    /// Bytes written to the host's disk for it.
+    #[serde(default)]
+    pub io_write_bytes: u64,
     /// Times the OOM killer struck.
     pub memory_oom_kills: u64,
     /// Processes and threads now.

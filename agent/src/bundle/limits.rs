@@ -4,8 +4,6 @@ use berth_wire::launch::{Plan, Resource, Step};
 
 use super::Input;
 
-/// Open files of one process: the quota does not name them; this is what systemd gives services as the hard limit's usual half.
-const OPEN_FILES_MAX: u64 = 65_536;
 /// Locked memory of one process in bytes: the kernel's default of 8 MiB, since 5.16.
 const LOCKED_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Bytes in message queues of one user: the kernel's default.
@@ -14,7 +12,7 @@ const MESSAGE_QUEUE_BYTES_MAX: u64 = 819_200;
 pub(super) fn rule(input: &Input, plan: &mut Plan) {
     let limits = [
         (Resource::Core, 0),
-        (Resource::OpenFiles, OPEN_FILES_MAX),
+        (Resource::OpenFiles, input.quota.open_files),
         (Resource::Processes, input.quota.pids.max),
         (Resource::LockedMemory, LOCKED_BYTES_MAX),
         (Resource::MessageQueue, MESSAGE_QUEUE_BYTES_MAX),

@@ -98,10 +98,14 @@ pub(super) fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
         .map_err(io_error(format!("write {value:?} to"), path))
 }
 
+/// Reads a whole file.
+pub(super) fn read(path: &Path) -> Result<String, CgroupError> {
+    std::fs::read_to_string(path).map_err(io_error("read", path))
+}
+
 /// Reads one number.
 pub(super) fn read_number(path: &Path) -> Result<u64, CgroupError> {
-    let content = std::fs::read_to_string(path).map_err(io_error("read", path))?;
-    content.trim().parse().map_err(|_| CgroupError::Content { path: path.to_owned(), wanted: "number" })
+    read(path)?.trim().parse().map_err(|_| CgroupError::Content { path: path.to_owned(), wanted: "number" })
 }
 
 /// A control file that is kept open to be read again and again.

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use berth_wire::quota::Quota;
 
 use super::control::{self, CgroupError, Kept, apply, io_error, write};
-use super::{is_gone, remove_all, v1, v2};
+use super::{IoDevice, is_gone, remove_all, v1, v2};
 
 /// One container's groups. Cheap to clone; keeps the files it samples open.
 #[derive(Debug, Clone)]
@@ -19,24 +19,27 @@ pub struct Cgroup {
 #[derive(Debug)]
 pub(super) struct Groups {
     pub unified: PathBuf,
-    pub legacy: Option<[PathBuf; 3]>,
+    pub legacy: Option<[PathBuf; 4]>,
     legacy_devices: Option<PathBuf>,
+    io: Arc<OnceLock<IoDevice>>,
     counters: OnceLock<Counters>,
 }
 
-/// Open counter files: 5 or 6 descriptors a container.
+/// Open counter files: 7 or 8 descriptors a container.
 #[derive(Debug)]
 enum Counters {
     Unified {
         cpu: v2::cpu::Counters,
         memory: v2::memory::Counters,
         pids: v1::pids::Counters,
+        io: v2::io::Counters,
     },
     Hybrid {
         usage: v2::cpu::Counters,
         cpu: v1::cpu::Counters,
         memory: v1::memory::Counters,
         pids: v1::pids::Counters,
+        io: v1::io::Counters,
     },
 }
 
@@ -64,6 +67,12 @@ pub struct CgroupSample {
     pub memory_usage_bytes: u64,
     /// Charged memory less inactive file pages, in bytes.
     pub memory_working_set_bytes: u64,
+    /// Of its memory, what is swapped out, in bytes; not among the charged.
+    pub memory_swap_bytes: u64,
+    /// Bytes read from the throttled device.
+    pub io_read_bytes: u64,
+    /// Bytes written to the throttled device.
+    pub io_write_bytes: u64,
     /// Times the OOM killer struck.
     pub memory_oom_kills: u64,
     /// Processes and threads now.
@@ -73,10 +82,11 @@ pub struct CgroupSample {
 impl Groups {
     pub(super) fn named(
         unified: PathBuf,
-        legacy: Option<[PathBuf; 3]>,
+        legacy: Option<[PathBuf; 4]>,
         legacy_devices: Option<PathBuf>,
+        io: Arc<OnceLock<IoDevice>>,
     ) -> Cgroup {
-        Cgroup { groups: Arc::new(Self { unified, legacy, legacy_devices, counters: OnceLock::new() }) }
+        Cgroup { groups: Arc::new(Self { unified, legacy, legacy_devices, io, counters: OnceLock::new() }) }
     }
 
     fn counters(&self) -> Result<&Counters, CgroupError> {
@@ -89,12 +99,14 @@ impl Groups {
                 cpu: v2::cpu::Counters::open(unified)?,
                 memory: v2::memory::Counters::open(unified)?,
                 pids: v1::pids::Counters::open(unified)?,
+                io: v2::io::Counters::open(unified),
             },
-            Some([cpu, memory, pids]) => Counters::Hybrid {
+            Some([cpu, memory, pids, io]) => Counters::Hybrid {
                 usage: v2::cpu::Counters::open(unified)?,
                 cpu: v1::cpu::Counters::open(cpu)?,
                 memory: v1::memory::Counters::open(memory)?,
                 pids: v1::pids::Counters::open(pids)?,
+                io: v1::io::Counters::open(io),
             },
         };
         Ok(self.counters.get_or_init(|| open))
@@ -142,18 +154,20 @@ impl Cgroup {
     /// # Errors
     /// A refused write, e.g. [`CgroupError::MemoryInUse`].
     pub fn set_quota(&self, quota: &Quota) -> Result<(), CgroupError> {
-        let unified = &self.groups.unified;
+        let (unified, device) = (&self.groups.unified, self.groups.io.get().copied());
         match &self.groups.legacy {
             None => {
                 v2::memory::make_room(unified, quota)?;
                 apply(unified, &v2::cpu::limits(quota))?;
                 apply(unified, &v2::memory::limits(quota))?;
-                apply(unified, &v1::pids::limits(quota))
+                apply(unified, &v1::pids::limits(quota))?;
+                apply(unified, &device.map_or_else(Vec::new, |device| v2::io::limits(quota, device)))
             }
-            Some([cpu, memory, pids]) => {
+            Some([cpu, memory, pids, io]) => {
                 v1::memory::set(memory, quota)?;
                 apply(cpu, &v1::cpu::limits(quota))?;
-                apply(pids, &v1::pids::limits(quota))
+                apply(pids, &v1::pids::limits(quota))?;
+                apply(io, &device.map_or_else(Vec::new, |device| v1::io::limits(quota, device)))
             }
         }
     }
@@ -163,13 +177,27 @@ impl Cgroup {
     /// # Errors
     /// An unreadable file.
     pub fn sample(&self) -> Result<CgroupSample, CgroupError> {
-        let (cpu_usage_us, throttling, memory, memory_oom_kills, pids) = match self.groups.counters()? {
-            Counters::Unified { cpu, memory, pids } => {
-                (cpu.usage_us()?, cpu.throttling()?, memory.usage()?, memory.oom_kills()?, pids.current()?)
-            }
-            Counters::Hybrid { usage, cpu, memory, pids } => {
-                (usage.usage_us()?, cpu.throttling()?, memory.usage()?, memory.oom_kills()?, pids.current()?)
-            }
+        let moved = |counted: Result<(u64, u64), CgroupError>| counted.unwrap_or_default();
+        let device = self.groups.io.get().copied();
+        let (cpu_usage_us, throttling, memory, swap, oom_kills, pids, io) = match self.groups.counters()? {
+            Counters::Unified { cpu, memory, pids, io } => (
+                cpu.usage_us()?,
+                cpu.throttling()?,
+                memory.usage()?,
+                memory.swap()?,
+                memory.oom_kills()?,
+                pids.current()?,
+                device.map_or((0, 0), |device| moved(io.bytes(device))),
+            ),
+            Counters::Hybrid { usage, cpu, memory, pids, io } => (
+                usage.usage_us()?,
+                cpu.throttling()?,
+                memory.usage()?,
+                memory.swap()?,
+                memory.oom_kills()?,
+                pids.current()?,
+                device.map_or((0, 0), |device| moved(io.bytes(device))),
+            ),
         };
         let (cpu_periods, cpu_throttled_periods, cpu_throttled_us) = throttling;
         let (memory_usage_bytes, inactive) = memory;
@@ -180,7 +208,10 @@ impl Cgroup {
             cpu_periods,
             memory_usage_bytes,
             memory_working_set_bytes: memory_usage_bytes.saturating_sub(inactive),
-            memory_oom_kills,
+            memory_swap_bytes: swap,
+            memory_oom_kills: oom_kills,
+            io_read_bytes: io.0,
+            io_write_bytes: io.1,
             pids,
         })
     }

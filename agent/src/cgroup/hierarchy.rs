@@ -11,8 +11,8 @@ use super::{v1, v2};
 pub(super) struct Hierarchy {
     /// The directory in the v2 mount under which the parent group goes.
     pub unified: PathBuf,
-    /// Mount points of v1's cpu, memory and pids (in this order), or none on pure v2.
-    pub legacy: Option<[PathBuf; 3]>,
+    /// Mount points of v1's cpu, memory, pids and blkio (in this order), or none on pure v2.
+    pub legacy: Option<[PathBuf; 4]>,
     /// Mount point of v1's devices controller, if there is one.
     pub legacy_devices: Option<PathBuf>,
 }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! pure v2                      hybrid
-//! BASE/berth-ID      rule      unified/berth-ID      rule      cpu,memory,pids/berth-ID
+//! BASE/berth-ID      rule      unified/berth-ID      rule      cpu,memory,pids,blkio/berth-ID
 //!   └─ INSTANCE      limits      └─ INSTANCE  kill, populated    └─ INSTANCE     limits
 //! ```
 //! A container's groups are used once and never recycled: a counter above 0 is its own. Calls are short writes to
@@ -12,8 +12,10 @@
 
 mod control;
 mod device_rule;
+mod enforced;
 mod group;
 mod hierarchy;
+mod limits;
 mod v1;
 mod v2;
 
@@ -21,12 +23,14 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use berth_wire::id::InstanceId;
 use berth_wire::quota::Quota;
 
 pub use control::CgroupError;
 use control::{apply, io_error};
+pub use enforced::unenforced;
 use group::Groups;
 pub use group::{Cgroup, CgroupHandles, CgroupSample, REMOVE_WAIT_MS_MAX};
 use hierarchy::Hierarchy;
@@ -39,6 +43,26 @@ const PERIOD_US: u64 = 100_000;
 /// Microseconds of CPU per period.
 fn bandwidth_us(quota: &Quota) -> u64 {
     quota.cpu_millis.max * PERIOD_US / 1_000
+}
+
+/// Microseconds of CPU that may be made up for in one period.
+fn burst_us(quota: &Quota) -> u64 {
+    quota.cpu_burst_millis * PERIOD_US / 1_000
+}
+
+/// The block device whose use is throttled and counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IoDevice {
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+}
+
+impl std::fmt::Display for IoDevice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.major, self.minor)
+    }
 }
 
 /// Which versions of control groups a machine has.
@@ -63,10 +87,12 @@ pub fn mode() -> Result<Mode, CgroupError> {
 pub struct Cgroups {
     /// The parent in the unified tree.
     unified: PathBuf,
-    /// The parents in v1's cpu, memory and pids hierarchies; none on pure v2.
-    legacy: Option<[PathBuf; 3]>,
+    /// The parents in v1's cpu, memory, pids and blkio hierarchies; none on pure v2.
+    legacy: Option<[PathBuf; 4]>,
     /// The v1 devices parent, used only where the kernel refused the BPF program.
     legacy_devices: Option<PathBuf>,
+    /// What containers' files are on, once that is known.
+    io: Arc<OnceLock<IoDevice>>,
 }
 
 impl Cgroups {
@@ -106,7 +132,13 @@ impl Cgroups {
             device_rule::set_legacy(&parent)?;
             legacy_devices = Some(parent);
         }
-        Ok(Self { unified, legacy, legacy_devices })
+        Ok(Self { unified, legacy, legacy_devices, io: Arc::default() })
+    }
+
+    /// From now on, quotas that are set throttle this device, and samples count it. To be called once, before containers are made.
+    pub fn throttle(&self, device: IoDevice) {
+        // The pool has one device as long as the agent runs.
+        let _ = self.io.set(device);
     }
 
     /// Whether the machine is pure v2 (the whole container dies as one in an OOM, floors protect).
@@ -120,6 +152,7 @@ impl Cgroups {
             self.unified.join(&name),
             self.legacy.as_ref().map(|parents| parents.each_ref().map(|parent| parent.join(&name))),
             self.legacy_devices.clone(),
+            self.io.clone(),
         )
     }
 
@@ -245,5 +278,7 @@ fn remove_all<'a>(dirs: impl Iterator<Item = &'a Path>) -> Result<(), CgroupErro
     outcome
 }
 
+#[cfg(test)]
+mod quota_tests;
 #[cfg(test)]
 mod tests;

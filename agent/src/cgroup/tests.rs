@@ -10,13 +10,13 @@ use super::control::write;
 use super::*;
 
 /// An installation of this test's own, gone when dropped.
-struct Machine {
-    installation: Installation,
-    cgroups: Cgroups,
+pub(super) struct Machine {
+    pub(super) installation: Installation,
+    pub(super) cgroups: Cgroups,
 }
 
 impl Machine {
-    fn new(name: &str) -> Option<Self> {
+    pub(super) fn new(name: &str) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             println!("skipped: control groups need root");
             return None;
@@ -27,7 +27,7 @@ impl Machine {
         Some(Self { installation, cgroups })
     }
 
-    fn cgroup(&self, quota: &Quota) -> Cgroup {
+    pub(super) fn cgroup(&self, quota: &Quota) -> Cgroup {
         self.cgroups.create(id(), quota).unwrap()
     }
 }
@@ -49,7 +49,7 @@ impl Drop for Machine {
 }
 
 /// Runs a program that waits for a line on its standard input, then moves it into the groups and lets it go.
-fn run_in(cgroup: &Cgroup, script: &str) -> Child {
+pub(super) fn run_in(cgroup: &Cgroup, script: &str) -> Child {
     let mut child = Command::new("/bin/sh")
         .args(["-c", &format!("read go; {script}")])
         .stdin(Stdio::piped())
@@ -73,7 +73,7 @@ fn a_quota_must_be_what_the_kernel_holds() {
     let cgroup = machine.cgroup(&quota);
     let read = |dir: &Path, file: &str| fs::read_to_string(dir.join(file)).unwrap().trim().to_owned();
     match &cgroup.groups.legacy {
-        Some([cpu, memory, pids]) => {
+        Some([cpu, memory, pids, _]) => {
             assert_eq!(read(cpu, "cpu.cfs_quota_us"), "75000");
             assert_eq!(read(cpu, "cpu.shares"), "256");
             assert_eq!(read(memory, "memory.limit_in_bytes"), (512 * MIB).to_string());
@@ -181,7 +181,7 @@ fn groups_made_ahead_must_be_handed_over_or_removed_like_any_other() {
         machine.cgroups.make_ahead(id, &set).unwrap();
     }
     let cgroup = machine.cgroups.hand_over((first, &set), (to, &quota)).unwrap();
-    let pids = cgroup.groups.legacy.as_ref().map_or(&cgroup.groups.unified, |[_, _, pids]| pids);
+    let pids = cgroup.groups.legacy.as_ref().map_or(&cgroup.groups.unified, |[_, _, pids, _]| pids);
     assert_eq!(fs::read_to_string(pids.join("pids.max")).unwrap().trim(), "33");
     let mut child = run_in(&cgroup, "exit 0");
     child.wait().unwrap();

@@ -59,7 +59,7 @@ impl Host {
             && self.network.get(id).is_none()
             && let Some(ahead) = self.ready.take()
         {
-            let handed_over = self.hand_over(&ahead, id, &spec.quota);
+            let handed_over = self.hand_over(&ahead, id, &spec.quota).await;
             steps.done("take parts made ahead");
             match handed_over {
                 Ok((cgroup, scratch, endpoint)) => {
@@ -91,7 +91,8 @@ impl Host {
         );
         steps.done("make namespaces and disk");
         let endpoint = if spec.network {
-            let attached = self.network.attach(id, namespaces.network.as_fd()).await;
+            let (netns, rate) = (namespaces.network.as_fd(), spec.quota.egress_bytes_per_second);
+            let attached = self.network.attach(id, netns, rate).await;
             Some(attached.map_err(StartError::failed)?)
         } else {
             None
@@ -133,7 +134,8 @@ impl Host {
         }
         self.disk.create(id, quota.disk_bytes).await.map_err(start::disk)?;
         let namespaces = self.launcher.namespaces(namespaces(uid_base)).await.map_err(StartError::failed)?;
-        self.network.attach(id, namespaces.network.as_fd()).await.map_err(StartError::failed)?;
+        let (netns, rate) = (namespaces.network.as_fd(), quota.egress_bytes_per_second);
+        self.network.attach(id, netns, rate).await.map_err(StartError::failed)?;
         if let Some(parked) = parked {
             parked.joined().await.map_err(StartError::failed)?;
         }
@@ -141,7 +143,7 @@ impl Host {
     }
 
     /// Gives the parts the container's name and quota. After a failure some have one name, some the other.
-    fn hand_over(
+    async fn hand_over(
         &self,
         ahead: &PartsAhead,
         to: InstanceId,
@@ -153,6 +155,11 @@ impl Host {
         let bounds = Some(quota.disk_bytes).filter(|bounds| *bounds != set.disk_bytes);
         let scratch = self.disk.hand_over(from, to, bounds).map_err(start::disk)?;
         let endpoint = self.network.hand_over(from, to).map_err(StartError::failed)?;
+        let rate = quota.egress_bytes_per_second;
+        if rate != set.egress_bytes_per_second {
+            let limited = self.network.limit_egress(ahead.namespaces.network.as_fd(), rate).await;
+            limited.map_err(StartError::failed)?;
+        }
         Ok((cgroup, scratch, endpoint))
     }
 

@@ -1,7 +1,10 @@
 //! Another quota for a container that runs. What can refuse comes first, so that a refusal changes nothing; each part may
 //! be repeated. Which quota it should be is decided by the callers.
 
+use std::os::fd::AsFd as _;
+
 use berth_wire::id::InstanceId;
+use berth_wire::launch::ChildState;
 use berth_wire::quota::{MIB, Quota};
 
 use super::{Host, unless_gone};
@@ -35,8 +38,24 @@ impl Host {
         }
         self.set_group_quota(id, quota).await?;
         self.disk.set_quota(id, quota.disk_bytes).await.map_err(QuotaError::failed)?;
+        self.set_egress(id, quota.egress_bytes_per_second).await?;
         let lines_per_second = u32::try_from(quota.log_lines_per_second.max).unwrap_or(u32::MAX);
         unless_gone(self.launcher.set_log_rate(id, lines_per_second).await).map_err(QuotaError::failed)
+    }
+
+    /// In the network namespace of its init.
+    async fn set_egress(&self, id: InstanceId, bytes_per_second: u64) -> Result<(), QuotaError> {
+        if self.network.get(id).is_none() {
+            return Ok(());
+        }
+        let Some(child) = self.launcher.status(id).await.map_err(QuotaError::failed)? else { return Ok(()) };
+        if matches!(child.state, ChildState::Exited(_)) {
+            return Ok(());
+        }
+        let path = format!("/proc/{}/ns/net", child.pid);
+        let netns = std::fs::File::open(&path)
+            .map_err(|error| QuotaError::failed(format!("open {path}: {error}")))?;
+        self.network.limit_egress(netns.as_fd(), bytes_per_second).await.map_err(QuotaError::failed)
     }
 
     async fn set_group_quota(&self, id: InstanceId, quota: Quota) -> Result<(), QuotaError> {
@@ -44,7 +63,11 @@ impl Host {
             return Err(QuotaError::Failed(format!("container {id} has no control group")));
         };
         // Reclaiming memory takes as long as the disk does.
-        let set = tokio::task::spawn_blocking(move || group.set_quota(&quota)).await;
+        let set = tokio::task::spawn_blocking(move || {
+            group.set_quota(&quota)?;
+            group.set_process_limits(&quota)
+        })
+        .await;
         match set.map_err(|_| QuotaError::Failed("interrupted".to_owned()))? {
             Err(error @ CgroupError::MemoryInUse { .. }) => Err(QuotaError::Never(error.to_string())),
             done => done.map_err(QuotaError::failed),

@@ -267,6 +267,14 @@ impl Disk {
         self.pool.layers_dir()
     }
 
+    /// Major and minor number of the block device that all of it is on.
+    ///
+    /// # Errors
+    /// It is not mounted.
+    pub fn device(&self) -> Result<(u32, u32), DiskError> {
+        self.pool.device()
+    }
+
     /// Size of the pool and bytes free in it.
     ///
     /// # Errors

@@ -114,6 +114,15 @@ impl Pool {
         &self.spaces
     }
 
+    pub(super) fn device(&self) -> Result<(u32, u32), DiskError> {
+        let image = self.dir.with_file_name("pool.img");
+        let failed = || io_error("find the loop device of", &image);
+        let path = loopback::find(&image).map_err(failed())?;
+        let path = path.ok_or_else(|| failed()(io::ErrorKind::NotFound.into()))?;
+        let node = rustix::fs::stat(&path).map_err(|errno| failed()(errno.into()))?;
+        Ok((rustix::fs::major(node.st_rdev), rustix::fs::minor(node.st_rdev)))
+    }
+
     pub(super) fn space(&self) -> Result<(u64, u64), DiskError> {
         let fs = rustix::fs::statvfs(&self.dir).map_err(|e| io_error("statfs", &self.dir)(e.into()))?;
         Ok((fs.f_blocks * fs.f_frsize, fs.f_bavail * fs.f_frsize))

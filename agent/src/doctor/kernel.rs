@@ -32,6 +32,7 @@ pub(super) fn checks() -> Vec<Finding> {
     for name in ["overlay", "btrfs"] {
         findings.push(file_system(name, &filesystems, &release));
     }
+    findings.push(quotas());
     findings.extend([loop_devices(), user_namespaces(), landlock(), access_control()]);
     findings
 }
@@ -60,10 +61,21 @@ fn control_groups() -> Finding {
             "control groups",
             Code::D11,
             "hybrid: memory floors protect nothing under pressure, an OOM ends the whole container only once the agent \
-             sees it, and buffered writes are not throttled; boot with systemd.unified_cgroup_hierarchy=1 for v2",
+             sees it, and there is no memory.high; boot with systemd.unified_cgroup_hierarchy=1 for v2",
         ),
         Err(error) => Finding::fatal("control groups", Code::D11, error.to_string()),
     }
+}
+
+/// What of a quota is not enforced, field by field; egress is looked at where the network is.
+fn quotas() -> Finding {
+    let found = cgroup::unenforced().unwrap_or_default();
+    let lost: Vec<String> = found.iter().map(|(field, reason)| format!("{field} ({reason})")).collect();
+    if lost.is_empty() {
+        return Finding::good("quotas", "all enforced");
+    }
+    let sentence = format!("not, or not wholly, enforced here: {}", lost.join("; "));
+    Finding::warning("quotas", Code::D11, sentence)
 }
 
 fn file_system(name: &'static str, filesystems: &str, release: &str) -> Finding {

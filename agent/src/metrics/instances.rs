@@ -44,7 +44,7 @@ pub(super) fn containers(families: &mut Families, snapshot: &Snapshot, samples: 
 type Value = fn(&InstanceSpec, &InstanceSample) -> f64;
 
 fn counters<I: Iterator<Item = (Labels, f64)>>(families: &mut Families, each: impl Fn(Value) -> I) {
-    let rows: [(&str, &str, Value); 7] = [
+    let rows: [(&str, &str, Value); 9] = [
         ("container_cpu_usage_seconds_total", "CPU time used.", |_, s| seconds(s.cpu_usage_us)),
         (
             "container_cpu_cfs_throttled_seconds_total",
@@ -59,6 +59,8 @@ fn counters<I: Iterator<Item = (Labels, f64)>>(families: &mut Families, each: im
         ("container_cpu_cfs_periods_total", "Periods in which it wanted to run.", |_, s| {
             s.cpu_periods as f64
         }),
+        ("container_fs_reads_bytes_total", "Bytes read from disk for it.", |_, s| s.io_read_bytes as f64),
+        ("container_fs_writes_bytes_total", "Bytes written to disk for it.", |_, s| s.io_write_bytes as f64),
         ("container_network_receive_bytes_total", "Bytes received.", |_, s| s.network_receive_bytes as f64),
         ("container_network_transmit_bytes_total", "Bytes sent.", |_, s| s.network_transmit_bytes as f64),
         (
@@ -73,7 +75,7 @@ fn counters<I: Iterator<Item = (Labels, f64)>>(families: &mut Families, each: im
 }
 
 fn gauges<I: Iterator<Item = (Labels, f64)>>(families: &mut Families, each: impl Fn(Value) -> I) {
-    let rows: [(&str, &str, Value); 8] = [
+    let rows: [(&str, &str, Value); 10] = [
         ("container_memory_usage_bytes", "Memory charged to it, page cache included.", |_, s| {
             s.memory_usage_bytes as f64
         }),
@@ -81,6 +83,12 @@ fn gauges<I: Iterator<Item = (Labels, f64)>>(families: &mut Families, each: impl
             "container_memory_working_set_bytes",
             "Memory charged to it less what the kernel can take back without harm.",
             |_, s| s.memory_working_set_bytes as f64,
+        ),
+        ("container_memory_swap", "Of its memory, what is swapped out.", |_, s| s.memory_swap_bytes as f64),
+        (
+            "container_spec_memory_swap_limit_bytes",
+            "The most memory and swap together it may use.",
+            |spec, _| (spec.quota.memory_bytes.max + spec.quota.swap_bytes) as f64,
         ),
         ("container_spec_memory_limit_bytes", "The most memory it may use.", |spec, _| {
             spec.quota.memory_bytes.max as f64

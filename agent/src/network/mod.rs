@@ -13,6 +13,7 @@
 
 mod addresses;
 mod dns;
+mod egress;
 mod forwarding;
 mod inside;
 mod links;
@@ -22,7 +23,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -31,6 +32,7 @@ use tokio::task::JoinSet;
 
 use crate::installation::{Block, Installation};
 use addresses::Addresses;
+pub use egress::is_possible as can_limit_egress;
 use links::Links;
 
 /// What could not be done.
@@ -194,19 +196,20 @@ impl Network {
     ///
     /// # Errors
     /// No free address, or what the kernel refused; a veth that was half-made is removed.
-    pub async fn attach(&self, id: InstanceId, netns: BorrowedFd<'_>) -> Result<Endpoint, NetworkError> {
+    pub async fn attach(
+        &self,
+        id: InstanceId,
+        netns: BorrowedFd<'_>,
+        egress_bytes_per_second: u64,
+    ) -> Result<Endpoint, NetworkError> {
         let address = self.addresses().reserve(id)?;
         let endpoint = self.endpoint(address);
-        let netns = netns.try_clone_to_owned().map_err(|source| NetworkError::Netlink {
-            action: "duplicate",
-            on: "network namespace".into(),
-            source,
-        })?;
+        let netns = duplicate(netns)?;
         let pair = links::Pair::new(&endpoint, self.mtu, &id.to_string());
         self.links.remove(&endpoint.interface).await?;
         let made = async {
             self.links.add(&pair, &netns).await?;
-            inside::configure(netns, pair.clone()).await
+            inside::configure(netns, pair.clone(), egress_bytes_per_second).await
         };
         if let Err(error) = made.await {
             // The first error is the one to tell; what is left goes with the network namespace.
@@ -228,6 +231,18 @@ impl Network {
     /// How many addresses are free.
     pub fn free(&self) -> usize {
         self.addresses().free()
+    }
+
+    /// Changes how much the container in this network namespace may send.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub async fn limit_egress(
+        &self,
+        netns: BorrowedFd<'_>,
+        egress_bytes_per_second: u64,
+    ) -> Result<(), NetworkError> {
+        inside::limit(duplicate(netns)?, egress_bytes_per_second).await
     }
 
     /// What an instance has, its veth present or not.
@@ -327,6 +342,14 @@ impl Network {
         ];
         outcomes.into_iter().collect()
     }
+}
+
+fn duplicate(netns: BorrowedFd<'_>) -> Result<OwnedFd, NetworkError> {
+    netns.try_clone_to_owned().map_err(|source| NetworkError::Netlink {
+        action: "duplicate",
+        on: "network namespace".into(),
+        source,
+    })
 }
 
 /// The host's end of a container's veth: prefix and the address's offset in the block, in hexadecimal (at most 6 digits).

@@ -21,6 +21,9 @@ const FAR: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 /// A private network behind the uplink.
 const PRIVATE: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 3);
 
+/// Bytes a second: more than any test here needs.
+const EGRESS: u64 = 1 << 30;
+
 fn fresh_netns() -> File {
     let make = || {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
@@ -73,7 +76,7 @@ struct Container {
 impl Container {
     async fn attached(network: &Network) -> Self {
         let (id, netns) = (InstanceId(Uuid::now_v7()), fresh_netns());
-        let endpoint = network.attach(id, netns.as_fd()).await.unwrap();
+        let endpoint = network.attach(id, netns.as_fd(), EGRESS).await.unwrap();
         let listener = listen(&netns, ([0, 0, 0, 0], 80));
         Self { id, netns, endpoint, listener }
     }
@@ -225,7 +228,7 @@ fn a_restarted_agent_must_take_over_and_closing_must_leave_nothing() {
 
         // The same instance in a new namespace keeps its address.
         let netns = fresh_netns();
-        assert_eq!(network.attach(container.id, netns.as_fd()).await.unwrap(), container.endpoint);
+        assert_eq!(network.attach(container.id, netns.as_fd(), EGRESS).await.unwrap(), container.endpoint);
         let _listener = listen(&netns, ([0, 0, 0, 0], 80));
         assert!(connects(&host, (container.endpoint.address, 80)));
         network.detach(container.id).await.unwrap();
@@ -246,5 +249,40 @@ fn a_block_that_is_in_use_must_be_refused() {
             NetworkConfig { block: Some("198.18.0.0/16".parse().unwrap()), ..NetworkConfig::default() };
         let error = Network::open(&installation, config).await.unwrap_err();
         assert!(error.to_string().contains("198.18.7.0/24"), "{error}");
+    });
+}
+
+#[test]
+fn a_container_must_not_send_faster_than_its_quota_and_receive_as_it_likes() {
+    on_a_host("egress", async |installation, host, _| {
+        let network = Network::open(&installation, NetworkConfig::default()).await.unwrap();
+        let container = Container::attached(&network).await;
+        let limit = async |mib: u64| network.limit_egress(container.netns.as_fd(), mib << 20).await.unwrap();
+        // Moves so many MiB over one connection, from the container or to it; says how long that took.
+        let moves = |mib: usize, sends: bool| {
+            let (address, listener) = (container.endpoint.address, &container.listener);
+            let client = within(&host, || TcpStream::connect((address, 80)).unwrap());
+            let (server, _) = listener.accept().unwrap();
+            let (mut from, mut to) = if sends { (server, client) } else { (client, server) };
+            let began = std::time::Instant::now();
+            std::thread::scope(|scope| {
+                scope.spawn(move || from.write_all(&vec![7; mib << 20]).unwrap());
+                let mut received = Vec::new();
+                to.read_to_end(&mut received).unwrap();
+                assert_eq!(received.len(), mib << 20);
+            });
+            began.elapsed()
+        };
+        limit(2).await;
+        // 64 KiB at once, the rest at 2 MiB a second.
+        let slow = moves(2, true);
+        assert!(slow > Duration::from_millis(800), "{slow:?}");
+        let received = moves(8, false);
+        assert!(received < Duration::from_secs(2), "{received:?}");
+        limit(1_024).await;
+        let fast = moves(8, true);
+        assert!(fast < Duration::from_secs(2), "{fast:?}");
+        assert!(can_limit_egress());
+        network.close_down().await.unwrap();
     });
 }

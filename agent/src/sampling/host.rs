@@ -1,5 +1,7 @@
 //! What the host is and has, from /proc.
 
+use std::collections::BTreeMap;
+
 use berth_wire::quota::MIB;
 use berth_wire::report::HostFacts;
 
@@ -9,7 +11,11 @@ use crate::disk::Disk;
 const BURST_LEFT_PARTS: u64 = 16;
 
 /// The facts. `disk` is what the instances' roots are on.
-pub(super) fn facts(disk: Option<&Disk>, warnings: &[String]) -> HostFacts {
+pub(super) fn facts(
+    disk: Option<&Disk>,
+    warnings: &[String],
+    unenforced: &BTreeMap<String, String>,
+) -> HostFacts {
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let sysctl = |name: &str| {
         let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default();
@@ -30,6 +36,7 @@ pub(super) fn facts(disk: Option<&Disk>, warnings: &[String]) -> HostFacts {
         disk_reservable_bytes: disk.map_or(0, |disk| disk.shares().floors_bytes),
         pids: sysctl("pid_max").parse().unwrap_or_default(),
         warnings,
+        unenforced: unenforced.clone(),
     }
 }
 
@@ -68,7 +75,7 @@ mod tests {
 
     #[test]
     fn this_host_must_have_cores_memory_and_a_kernel() {
-        let facts = facts(None, &[]);
+        let facts = facts(None, &[], &BTreeMap::new());
         assert!(facts.cpu_millis >= 1_000 && facts.memory_bytes > 0 && facts.pids > 0);
         assert!(facts.kernel.contains('.'));
     }

@@ -39,6 +39,7 @@ struct Taken {
     // Kept open: a sample then costs reads, no opens.
     groups: BTreeMap<InstanceId, Cgroup>,
     warnings: Vec<String>,
+    unenforced: BTreeMap<String, String>,
     facts: HostFacts,
 }
 
@@ -50,8 +51,10 @@ impl Samples {
         edge: watch::Receiver<EdgeStats>,
         warnings: Vec<String>,
     ) -> Self {
-        let facts = host::facts(Some(&host.disk), &warnings);
-        Self { host, snapshots, edge, taken: Mutex::new(Taken { warnings, facts, ..Taken::default() }) }
+        let unenforced = unenforced();
+        let facts = host::facts(Some(&host.disk), &warnings, &unenforced);
+        let taken = Mutex::new(Taken { warnings, unenforced, facts, ..Taken::default() });
+        Self { host, snapshots, edge, taken }
     }
 
     /// Takes samples for ever.
@@ -99,7 +102,7 @@ impl Samples {
         }
         taken.groups.retain(|id, _| running.contains_key(id));
         taken.newest = newest;
-        taken.facts = host::facts(Some(&self.host.disk), &taken.warnings);
+        taken.facts = host::facts(Some(&self.host.disk), &taken.warnings, &taken.unenforced);
         taken.at = Some(Instant::now());
     }
 
@@ -124,6 +127,9 @@ impl Samples {
             cpu_periods: group.cpu_periods,
             memory_usage_bytes: group.memory_usage_bytes,
             memory_working_set_bytes: group.memory_working_set_bytes,
+            memory_swap_bytes: group.memory_swap_bytes,
+            io_read_bytes: group.io_read_bytes,
+            io_write_bytes: group.io_write_bytes,
             memory_oom_kills: group.memory_oom_kills,
             pids: group.pids,
             disk_usage_bytes: self.host.disk.usage(id).map_or(0, |(used, _)| used),
@@ -133,6 +139,16 @@ impl Samples {
             requests: 0,
         })
     }
+}
+
+/// What of a quota this host does not enforce.
+fn unenforced() -> BTreeMap<String, String> {
+    let mut found = crate::cgroup::unenforced().unwrap_or_default();
+    if !crate::network::can_limit_egress() {
+        let reason = "the kernel lacks CONFIG_NET_SCH_TBF";
+        found.insert("egress_bytes_per_second".to_owned(), reason.to_owned());
+    }
+    found
 }
 
 impl Sampled for Samples {

@@ -1,7 +1,7 @@
 //! `berth ps`: every instance, what it is doing and what it uses.
 
 use berth_wire::api::Instance;
-use berth_wire::report::Exit as ProcessExit;
+use berth_wire::report::{Exit as ProcessExit, InstanceSample};
 use jiff::Timestamp;
 
 use crate::failure::Failure;
@@ -53,7 +53,7 @@ pub async fn run(session: &Session<'_>, arguments: &Arguments) -> Result<(), Fai
 fn row(instance: &Instance, now: Timestamp) -> Vec<String> {
     let sample = instance.sample.as_ref();
     let cpu = sample.map_or_else(|| "-".into(), |s| format!("{:.1}s", s.cpu_usage_us as f64 / 1e6));
-    let used = sample.map_or_else(|| "-".into(), |s| quantity::bytes(s.memory_working_set_bytes));
+    let used = sample.map_or_else(|| "-".into(), used);
     vec![
         instance.name.clone(),
         format!("v{}", instance.release),
@@ -64,6 +64,15 @@ fn row(instance: &Instance, now: Timestamp) -> Vec<String> {
         format!("{used} / {}", quantity::bytes(instance.quota.memory_bytes.max)),
         instance.host_name.clone(),
     ]
+}
+
+/// Resident memory, and what of it is swapped out.
+fn used(sample: &InstanceSample) -> String {
+    let resident = quantity::bytes(sample.memory_working_set_bytes);
+    match sample.memory_swap_bytes {
+        0 => resident,
+        swapped => format!("{resident} + {} swapped", quantity::bytes(swapped)),
+    }
 }
 
 /// What a row has no room for: trouble with its last words, how it last ended, why it is there.
@@ -77,6 +86,9 @@ fn remarks(instance: &Instance, verbose: bool) -> Vec<String> {
         && (verbose || instance.trouble.is_some())
     {
         lines.push(format!("last {}", exit_text(exit)));
+    }
+    if verbose {
+        lines.extend(instance.unenforced.iter().cloned());
     }
     if (verbose || instance.state.is_none()) && !instance.reason.is_empty() {
         lines.push(instance.reason.clone());

@@ -122,7 +122,7 @@ async fn start(session: &Session<'_>, arguments: Arguments) -> Result<u8, Failur
             memory_bytes: most(arguments.memory),
             pids: most(arguments.pids),
             disk_bytes: most(arguments.disk),
-            log_lines_per_second: None,
+            ..QuotaChange::default()
         },
     };
     let path = format!("/v1/apps/{app}/run");

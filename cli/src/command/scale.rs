@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use berth_wire::api::{BoundsChange, Change, Formation, FormationChange, QuotaChange};
 use berth_wire::name::ProcessType;
-use berth_wire::quota::Bounds;
+use berth_wire::quota::{Bounds, Quota};
 use reqwest::Method;
 
 use crate::failure::Failure;
@@ -22,6 +22,14 @@ Changes:
   web.pids=100               at most 100 processes and threads
   web.disk=2G                at most 2 GiB written to its own root
   web.log-rate=100           at most 100 log lines a second
+  web.cpu.burst=500m         CPU that was not used may be made up for, this much at once
+  web.memory.high=400M       slowed down and reclaimed from above 400 MiB (cgroup v2)
+  web.swap=256M              at most 256 MiB swapped out, where the host has swap
+  web.io=20M                 at most 20 MiB a second read from disk, and 20 written
+  web.io.ops=500             at most 500 reads a second, and 500 writes
+  web.egress=10M             at most 10 MiB a second sent
+  web.nofile=4096            at most 4,096 open files for each process
+A change of quota alone reaches running instances without a restart, where they can have it.
 Several at once make one release: berth scale web=2 web.memory=1G worker=1";
 
 /// Arguments of `scale`.
@@ -65,6 +73,9 @@ fn show(session: &Session<'_>, formation: &[Formation]) -> Result<(), Failure> {
             left("COMMAND"),
         ];
         screen.table(&columns, formation.iter().map(row));
+        for formation in formation {
+            screen.line(format!("{}: {}", formation.process, amounts(&formation.quota)));
+        }
     })
 }
 
@@ -83,6 +94,21 @@ fn row(formation: &Formation) -> Vec<String> {
         pair(quota.log_lines_per_second, plain),
         formation.command.clone().unwrap_or_else(|| "(not in the current release)".into()),
     ]
+}
+
+/// What the table has no room for, in the words in which it is changed.
+fn amounts(quota: &Quota) -> String {
+    let bytes = |amount: u64| if amount == 0 { "none".to_owned() } else { quantity::bytes(amount) };
+    format!(
+        "cpu.burst {}, memory.high {}, swap {}, io {}/s, io.ops {}/s, egress {}/s, nofile {}",
+        quantity::cpu(quota.cpu_burst_millis),
+        bytes(quota.memory_high_bytes),
+        bytes(quota.swap_bytes),
+        quantity::bytes(quota.io_bytes_per_second),
+        quota.io_operations_per_second,
+        quantity::bytes(quota.egress_bytes_per_second),
+        quota.open_files,
+    )
 }
 
 /// Reads `web=3` and `web.memory.floor=64M`, several of them for one process type into one change.
@@ -107,6 +133,11 @@ fn parse(texts: &[String]) -> Result<Vec<FormationChange>, String> {
                     value.parse().map_err(|_| format!("{text:?}: {value:?} is not a whole number of instances; write web=3, or web.memory=256M for a quota"))?;
                 change.count = Some(count);
             }
+            words if amount(&mut change.quota, words).is_some() => {
+                if let Some((slot, parse)) = amount(&mut change.quota, words) {
+                    *slot = Some(parse(value).map_err(|e| format!("{text:?}: {e}"))?);
+                }
+            }
             [resource] | [resource, "max"] => {
                 let (bounds, amount) =
                     bounds(&mut change.quota, resource, value).map_err(|e| format!("{text:?}: {e}"))?;
@@ -117,14 +148,33 @@ fn parse(texts: &[String]) -> Result<Vec<FormationChange>, String> {
                     bounds(&mut change.quota, resource, value).map_err(|e| format!("{text:?}: {e}"))?;
                 bounds.floor = Some(amount);
             }
-            _ => {
-                return Err(format!(
-                    "{text:?}: a resource has a .floor and a .max, nothing else; write web.memory.floor=64M"
-                ));
-            }
+            _ => return Err(unknown(text)),
         }
     }
     Ok(changes.into_values().collect())
+}
+
+fn unknown(text: &str) -> String {
+    format!(
+        "{text:?}: a resource has a .floor and a .max, as in web.memory.floor=64M; beside them there are cpu.burst, memory.high and io.ops"
+    )
+}
+
+type Parse = fn(&str) -> Result<u64, String>;
+
+/// The amount in the change that is neither floor nor max, and how it is written.
+fn amount<'a>(quota: &'a mut QuotaChange, words: &[&str]) -> Option<(&'a mut Option<u64>, Parse)> {
+    let bytes: Parse = |value| quantity::parse_bytes(value.strip_suffix("/s").unwrap_or(value));
+    Some(match words {
+        ["cpu", "burst"] => (&mut quota.cpu_burst_millis, quantity::parse_cpu),
+        ["memory", "high"] => (&mut quota.memory_high_bytes, bytes),
+        ["swap"] | ["memory", "swap"] => (&mut quota.swap_bytes, bytes),
+        ["io"] => (&mut quota.io_bytes_per_second, bytes),
+        ["io", "ops"] => (&mut quota.io_operations_per_second, quantity::parse_count),
+        ["egress"] => (&mut quota.egress_bytes_per_second, bytes),
+        ["nofile"] => (&mut quota.open_files, quantity::parse_count),
+        _ => return None,
+    })
 }
 
 /// The resource's bounds in the change, and the amount in its unit.
@@ -141,7 +191,7 @@ fn bounds<'a>(
         "log-rate" => (&mut quota.log_lines_per_second, quantity::parse_count(value)?),
         _ => {
             return Err(format!(
-                "there is no resource {resource:?}; use cpu, memory, pids, disk or log-rate, such as web.memory=256M or web.cpu=500m"
+                "there is no resource {resource:?}; use cpu, memory, swap, pids, disk, io, egress, nofile or log-rate, such as web.memory=256M or web.cpu=500m"
             ));
         }
     };
@@ -173,16 +223,44 @@ mod tests {
     }
 
     #[test]
+    fn amounts_without_floor_and_max_must_be_read_by_their_names() {
+        let changes = parsed(&[
+            "web.io=20M",
+            "web.io.ops=500",
+            "web.egress=10M/s",
+            "web.nofile=4096",
+            "web.cpu.burst=0.5",
+            "web.memory.high=400M",
+            "web.swap=1G",
+            "web.memory=1G",
+        ])
+        .unwrap();
+        let expected = QuotaChange {
+            io_bytes_per_second: Some(20 << 20),
+            io_operations_per_second: Some(500),
+            egress_bytes_per_second: Some(10 << 20),
+            open_files: Some(4_096),
+            cpu_burst_millis: Some(500),
+            memory_high_bytes: Some(400 << 20),
+            swap_bytes: Some(1 << 30),
+            memory_bytes: Some(BoundsChange { floor: None, max: Some(1 << 30) }),
+            ..QuotaChange::default()
+        };
+        assert_eq!(changes[0].quota, expected);
+    }
+
+    #[test]
     fn a_bad_change_must_be_quoted_with_what_would_be_right() {
         for (text, hint) in [
             ("web", "such as web=3"),
             ("web=many", "whole number"),
             ("Web=1", "process type"),
-            ("web.ram=1G", "use cpu, memory"),
+            ("web.ram=1G", "use cpu, memory, swap"),
             ("web.memory=lots", "K, M, G or T"),
             ("web.cpu=half", "500m"),
             ("web.pids=1.5", "whole number"),
             ("web.memory.min=1M", "web.memory.floor=64M"),
+            ("web.egress=fast", "K, M, G or T"),
         ] {
             let error = parsed(&[text]).unwrap_err();
             assert!(error.contains(text) && error.contains(hint), "{error}");

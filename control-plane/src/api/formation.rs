@@ -9,6 +9,7 @@ use sqlx::SqliteConnection;
 
 use super::change::{Accepted, Standing, unchanged};
 use super::extract::{Json, Path};
+use super::instances::unenforced;
 use super::problem::ApiError;
 use super::releases::formation_of;
 use crate::access::ApiCaller;
@@ -54,20 +55,25 @@ pub async fn change(
     let standing = Standing::find(&app, &mut tx, &caller, &name).await?;
     let old = standing.formation();
     let formation = changed(old, &changes, standing.head().map(|head| &head.manifest))?;
-    check_hosts(&mut tx, &changes, &formation).await?;
+    let said = check_hosts(&mut tx, &changes, &formation).await?;
     if formation == *old {
         return Ok(unchanged("the formation is like that"));
     }
     let description = describe(old, &formation);
-    standing.change(&app, tx, Why::Scale { formation, description }, &caller).await
+    let (status, axum::Json(change)) =
+        standing.change(&app, tx, Why::Scale { formation, description }, &caller).await?;
+    let message = [&[change.message], &said[..]].concat().join("; ");
+    Ok((status, axum::Json(Change { message, ..change })))
 }
 
-/// A quota that no host could ever grant is refused here, not waited for. Only hosts that have said what they are count.
+/// A quota that no host could ever grant is refused here, not waited for. Only hosts that have said what they are count. Says what of
+/// it they do not enforce.
 async fn check_hosts(
     conn: &mut SqliteConnection,
     changes: &[FormationChange],
     formation: &Formation,
-) -> Result<(), ApiError> {
+) -> Result<Vec<String>, ApiError> {
+    let mut said = Vec::new();
     let known: Vec<_> =
         hosts::list(conn).await?.into_iter().filter(|host| host.facts.memory_bytes > 0).collect();
     for change in changes.iter().filter(|change| !change.quota.is_empty()) {
@@ -86,6 +92,9 @@ async fn check_hosts(
             let detail = format!("{}: no host could ever run an instance of this quota{has}", change.process);
             return Err(ApiError::new(Code::A17, detail));
         }
+        said.extend(known.iter().flat_map(|host| unenforced(host, &scale.quota)));
     }
-    Ok(())
+    said.sort();
+    said.dedup();
+    Ok(said)
 }

@@ -2,7 +2,7 @@
 //! a request.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use berth_tests::installation::{Installation, eventually};
 use berth_tests::repository::Repository;
@@ -17,10 +17,23 @@ pub const ALL: &[Scenario] = &[
 
 fn raised_while_it_runs(berth: &Installation) {
     let app = "e2e-raise";
-    Repository::of_app(berth, app, "tests/apps/probe").push_ok();
+    let repository = Repository::of_app(berth, app, "tests/apps/probe");
+    repository.write("large", &"x".repeat(4 << 20));
+    repository.commit("Something large");
+    repository.push_ok();
     let before = instance(berth, app);
     let traffic = Traffic::start(berth, app, "/", 2);
-    let changes = ["web.memory=640M", "web.cpu=750m", "web.cpu.floor=250m", "web.pids=77", "web.log-rate=5"];
+    let changes = [
+        "web.memory=640M",
+        "web.cpu=750m",
+        "web.cpu.floor=250m",
+        "web.pids=77",
+        "web.log-rate=5",
+        "web.nofile=4096",
+        "web.egress=2M",
+        "web.io=50M",
+        "web.cpu.burst=250m",
+    ];
     berth.berth_ok(&[&["scale"], &changes[..], &["-a", app]].concat());
     assert_eq!(instance(berth, app), before, "the quota must change under the same instance");
     let holds = |files: &[&str]| {
@@ -33,6 +46,20 @@ fn raised_while_it_runs(berth: &Installation) {
     let weight = holds(&["cpu.weight", "cpu.shares"]);
     assert!(weight == "25" || weight == "256", "{weight}");
     assert_eq!(holds(&["pids.max"]), "77");
+    let burst = holds(&["cpu.max.burst", "cpu.cfs_burst_us"]);
+    assert_eq!(burst, "25000");
+    let io = holds(&["io.max", "blkio.throttle.read_bps_device"]);
+    assert!(io.contains(&(50_u64 << 20).to_string()), "{io}");
+    let limits = get(berth, app, "/file?path=/proc/self/limits").body;
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap_or_default();
+    assert!(files.contains(" 4096 "), "{limits}");
+    let began = Instant::now();
+    assert_eq!(get(berth, app, "/file?path=/app/large").body.len(), 4 << 20);
+    assert!(
+        began.elapsed() > Duration::from_millis(1_500),
+        "{:?} for 4 MiB at 2 MiB a second",
+        began.elapsed()
+    );
     // Released at once, before: 512 MiB, and 256 processes.
     assert_eq!(get(berth, app, "/memory?mib=560").status, 200);
     assert_eq!(get(berth, app, "/forks?count=100").status, 507);

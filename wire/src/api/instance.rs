@@ -41,6 +41,9 @@ pub struct Instance {
     pub trouble: Option<Trouble>,
     /// What it may use.
     pub quota: Quota,
+    /// What of the quota its host does not, or not wholly, enforce, one sentence each.
+    #[serde(default)]
+    pub unenforced: Vec<String>,
     /// What it uses.
     pub sample: Option<InstanceSample>,
 }

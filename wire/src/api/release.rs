@@ -35,10 +35,24 @@ pub struct QuotaChange {
     pub cpu_millis: Option<BoundsChange>,
     /// Memory.
     pub memory_bytes: Option<BoundsChange>,
+    /// CPU burst.
+    pub cpu_burst_millis: Option<u64>,
+    /// Memory above which it is slowed down.
+    pub memory_high_bytes: Option<u64>,
+    /// Swap.
+    pub swap_bytes: Option<u64>,
     /// Processes and threads.
     pub pids: Option<BoundsChange>,
     /// Disk.
     pub disk_bytes: Option<BoundsChange>,
+    /// Disk bytes a second.
+    pub io_bytes_per_second: Option<u64>,
+    /// Disk operations a second.
+    pub io_operations_per_second: Option<u64>,
+    /// Bytes sent a second.
+    pub egress_bytes_per_second: Option<u64>,
+    /// Open files of one process.
+    pub open_files: Option<u64>,
     /// Log lines a second.
     pub log_lines_per_second: Option<BoundsChange>,
 }
@@ -71,9 +85,19 @@ impl QuotaChange {
     /// The quota after the change. To be checked with [`Quota::check`].
     pub fn apply(&self, old: Quota) -> Quota {
         let one = |change: Option<BoundsChange>, old| change.unwrap_or_default().apply(old);
+        let (cpu_millis, memory_bytes) =
+            (one(self.cpu_millis, old.cpu_millis), one(self.memory_bytes, old.memory_bytes));
         Quota {
-            cpu_millis: one(self.cpu_millis, old.cpu_millis),
-            memory_bytes: one(self.memory_bytes, old.memory_bytes),
+            cpu_millis,
+            memory_bytes,
+            // As floors do, these follow a max that is lowered below them.
+            cpu_burst_millis: self.cpu_burst_millis.unwrap_or(old.cpu_burst_millis.min(cpu_millis.max)),
+            memory_high_bytes: self.memory_high_bytes.unwrap_or(old.memory_high_bytes.min(memory_bytes.max)),
+            swap_bytes: self.swap_bytes.unwrap_or(old.swap_bytes),
+            io_bytes_per_second: self.io_bytes_per_second.unwrap_or(old.io_bytes_per_second),
+            io_operations_per_second: self.io_operations_per_second.unwrap_or(old.io_operations_per_second),
+            egress_bytes_per_second: self.egress_bytes_per_second.unwrap_or(old.egress_bytes_per_second),
+            open_files: self.open_files.unwrap_or(old.open_files),
             pids: one(self.pids, old.pids),
             disk_bytes: one(self.disk_bytes, old.disk_bytes),
             log_lines_per_second: one(self.log_lines_per_second, old.log_lines_per_second),

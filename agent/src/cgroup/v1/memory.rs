@@ -1,14 +1,14 @@
-//! The v1 memory controller (cgroup-v1/memory.rst). Swap is 0: by the memory+swap limit where swap is accounted, else
-//! by swappiness. use_hierarchy needs no setting: since 5.11 it cannot be off.
+//! The v1 memory controller (cgroup-v1/memory.rst). Swap is bounded by the memory+swap limit where swap is accounted; a quota of none also by
+//! swappiness. use_hierarchy needs no setting: since 5.11 it cannot be off.
 
 use std::path::Path;
 
 use berth_wire::quota::Quota;
 
-use super::super::control::{CgroupError, Kept, Setting, apply, read_number};
+use super::super::control::{CgroupError, Kept, Setting, apply, keyed, read_number};
 
 const LIMIT: &str = "memory.limit_in_bytes";
-const LIMIT_WITH_SWAP: &str = "memory.memsw.limit_in_bytes";
+pub(in super::super) const LIMIT_WITH_SWAP: &str = "memory.memsw.limit_in_bytes";
 
 /// Sets both limits. The kernel refuses a moment in which memory is above memory+swap, so the order depends on the
 /// direction: lowering writes memory first, raising memory+swap first. A limit below what is in use makes the kernel
@@ -16,8 +16,10 @@ const LIMIT_WITH_SWAP: &str = "memory.memsw.limit_in_bytes";
 pub(in super::super) fn set(group: &Path, quota: &Quota) -> Result<(), CgroupError> {
     let max = quota.memory_bytes.max;
     let memory = Setting::new(LIMIT, max);
-    let with_swap = Setting::optional(LIMIT_WITH_SWAP, max);
-    apply(group, &[Setting::optional("memory.swappiness", 0)])?;
+    let with_swap = Setting::optional(LIMIT_WITH_SWAP, max + quota.swap_bytes);
+    // 60 is the kernel's default.
+    let swappiness = if quota.swap_bytes == 0 { 0 } else { 60 };
+    apply(group, &[Setting::optional("memory.swappiness", swappiness)])?;
     let lowers = max < read_number(&group.join(LIMIT))?;
     let done = if lowers { apply(group, &[memory, with_swap]) } else { apply(group, &[with_swap, memory]) };
     match done {
@@ -50,6 +52,11 @@ impl Counters {
     pub(in super::super) fn usage(&self) -> Result<(u64, u64), CgroupError> {
         let [inactive] = self.stat.keyed(["total_inactive_file"])?;
         Ok((self.usage.number()?, inactive))
+    }
+
+    /// Bytes swapped out; none where swap is not accounted.
+    pub(in super::super) fn swap(&self) -> Result<u64, CgroupError> {
+        Ok(keyed(&self.stat.read()?, "total_swap").unwrap_or(0))
     }
 
     /// Times the OOM killer struck.

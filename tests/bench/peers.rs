@@ -18,6 +18,15 @@ pub struct Peer {
     pub key: String,
     /// Program and arguments; `@ROUND@` stands for the number of the round.
     command: Vec<String>,
+    /// Removes what the command left, if it leaves something.
+    #[serde(default)]
+    destroy: Vec<String>,
+    /// Lists what runs, one a line.
+    #[serde(default)]
+    list: Vec<String>,
+    /// Kills the daemon and starts another; returns at once.
+    #[serde(default)]
+    restart: Vec<String>,
     /// It prints its own `p50_ms`, because its clock starts after the program itself did.
     #[serde(default)]
     own_clock: bool,
@@ -44,20 +53,55 @@ impl Peer {
     /// # Errors
     /// It could not run, or did not end with 0: its last words.
     pub fn run(&self, round: usize, work: &Path) -> Result<Cost, String> {
-        let words = work.join("stderr");
-        self.measure(round, &words).map_err(|error| {
+        self.carry_out(&self.command, round, work)
+    }
+
+    /// Removes what a run left.
+    ///
+    /// # Errors
+    /// As [`Peer::run`].
+    pub fn destroy(&self, round: usize, work: &Path) -> Result<Cost, String> {
+        self.carry_out(&self.destroy, round, work)
+    }
+
+    /// Whether there is a daemon that can be restarted.
+    pub fn has_daemon(&self) -> bool {
+        !self.restart.is_empty()
+    }
+
+    /// Kills the daemon and starts another.
+    ///
+    /// # Errors
+    /// The command could not run.
+    pub fn restart_daemon(&self) -> io::Result<()> {
+        let (program, arguments) = self.restart.split_first().ok_or(io::ErrorKind::NotFound)?;
+        Command::new(program).args(arguments).status().map(drop)
+    }
+
+    /// How many it says run; none while it does not answer.
+    pub fn running(&self) -> usize {
+        let Some((program, arguments)) = self.list.split_first() else { return 0 };
+        let output = Command::new(program).args(arguments).stderr(Stdio::null()).output();
+        output.map_or(0, |output| output.stdout.iter().filter(|byte| **byte == b'\n').count())
+    }
+
+    fn carry_out(&self, command: &[String], round: usize, work: &Path) -> Result<Cost, String> {
+        let words = work.join(format!("stderr-{round}"));
+        let done = self.measure(command, round, &words).map_err(|error| {
             let said = std::fs::read_to_string(&words).unwrap_or_default();
             let said = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
             format!("{error}: {}", said.chars().take(200).collect::<String>())
-        })
+        });
+        let _ = std::fs::remove_file(words);
+        done
     }
 
-    fn measure(&self, round: usize, words: &Path) -> io::Result<Cost> {
+    fn measure(&self, command: &[String], round: usize, words: &Path) -> io::Result<Cost> {
         let named = |text: &String| text.replace("@ROUND@", &round.to_string());
         if let Some(directory) = &self.directory {
             std::fs::create_dir_all(named(directory))?;
         }
-        let mut arguments = self.command.iter().map(named);
+        let mut arguments = command.iter().map(named);
         let mut command = Command::new(arguments.next().unwrap_or_default());
         let output = if self.own_clock { Stdio::piped() } else { Stdio::null() };
         command.args(arguments).stdin(Stdio::null()).stdout(output).stderr(File::create(words)?);

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 
 use berth_wire::id::InstanceId;
 use berth_wire::launch::Namespaces;
-use berth_wire::quota::Quota;
+use berth_wire::quota::{Bounds, Quota};
 
 use super::steps::Steps;
 use super::{ContainerSpec, Host, StartError, start};
@@ -132,7 +132,8 @@ impl Host {
         if !groups.is_empty() {
             *parked = Some(self.launcher.park(&groups).await.map_err(StartError::failed)?);
         }
-        self.disk.create(id, quota.disk_bytes).await.map_err(start::disk)?;
+        // No floor yet: what nobody has asked for reserves nothing.
+        self.disk.create(id, Bounds::new(0, quota.disk_bytes.max)).await.map_err(start::disk)?;
         let namespaces = self.launcher.namespaces(namespaces(uid_base)).await.map_err(StartError::failed)?;
         let (netns, rate) = (namespaces.network.as_fd(), quota.egress_bytes_per_second);
         self.network.attach(id, netns, rate).await.map_err(StartError::failed)?;
@@ -152,8 +153,7 @@ impl Host {
         let (from, set) = (ahead.id, &ahead.quota);
         self.uids.hand_over(from, to);
         let cgroup = self.cgroups.hand_over((from, set), (to, quota)).map_err(StartError::failed)?;
-        let bounds = Some(quota.disk_bytes).filter(|bounds| *bounds != set.disk_bytes);
-        let scratch = self.disk.hand_over(from, to, bounds).map_err(start::disk)?;
+        let scratch = self.disk.hand_over(from, to, quota.disk_bytes).map_err(start::disk)?;
         let endpoint = self.network.hand_over(from, to).map_err(StartError::failed)?;
         let rate = quota.egress_bytes_per_second;
         if rate != set.egress_bytes_per_second {

@@ -11,8 +11,8 @@ use tokio::sync::{Notify, watch};
 use super::Host;
 use super::parts::PartsAhead;
 
-/// Twice what the reconciler starts at once: while one lot is used the next is there. Each costs the kernel about 0.5 MiB as long as it waits.
-pub const READY_MAX: usize = 16;
+/// What the reconciler starts at once. Each costs the kernel about 0.5 MiB as long as it waits; a storm that is larger makes its own.
+pub const READY_MAX: usize = 8;
 
 /// Making parts ahead waits so long for starts that are under way, which need the launcher and the kernel's locks themselves; then it
 /// goes on beside them, so that containers that start all the time are not without for good.

@@ -156,23 +156,16 @@ impl Disk {
         .await
     }
 
-    /// Gives one container's space to another, which has none, with another quota if one is given. One rename and a few calls that
+    /// Gives one container's space to another, which has none, with its own quota. One rename and a few calls that
     /// wait for no disk: does not need a thread of its own.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn hand_over(
-        &self,
-        from: InstanceId,
-        to: InstanceId,
-        bounds: Option<Bounds>,
-    ) -> Result<Scratch, DiskError> {
+    pub fn hand_over(&self, from: InstanceId, to: InstanceId, bounds: Bounds) -> Result<Scratch, DiskError> {
         let (old, scratch) = (self.scratch(from).dir, self.scratch(to));
         fs::rename(&old, &scratch.dir).map_err(io_error("rename", &old))?;
         self.pool.spaces().rename(&old, &scratch.dir);
-        if let Some(bounds) = bounds {
-            self.pool.spaces().admit(&scratch.dir, bounds)?;
-        }
+        self.pool.spaces().admit(&scratch.dir, bounds)?;
         Ok(scratch)
     }
 

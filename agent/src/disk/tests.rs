@@ -151,7 +151,7 @@ async fn a_space_handed_over_must_have_the_new_name_and_limit() {
     let disk = machine.open().await;
     let (ahead, container) = (id(), id());
     disk.create(ahead, Bounds::new(0, 64 * MIB)).await.unwrap();
-    let scratch = disk.hand_over(ahead, container, Some(Bounds::new(0, 8 * MIB))).unwrap();
+    let scratch = disk.hand_over(ahead, container, Bounds::new(0, 8 * MIB)).unwrap();
     assert_eq!((disk.get(ahead), disk.get(container)), (None, Some(scratch.clone())));
     let (_, error) = fill(&scratch.upper.join("file"), 64 * MIB);
     assert_eq!(error.unwrap().raw_os_error(), Some(libc::EDQUOT));

@@ -1,0 +1,107 @@
+//! `density`: KiB that an idle container takes of the machine beside the pages of its own program: what MemAvailable is less by with so
+//! many of them, caches dropped, and where it is: slab, anonymous pages, page tables, kernel stacks, per-CPU data. Whatever else starts or
+//! ends on the machine meanwhile is in the figure: measure on a quiet one, with many containers.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::peers::Peer;
+use crate::report::{Figures, Missing, Report};
+use crate::stage::Stage;
+use crate::{Arguments, Failure};
+
+const CONTAINERS: usize = 100;
+/// The slowest peer takes about a second each.
+const PEERS_CONTAINERS: usize = 30;
+/// The kernel frees and counts some of it later, on its own.
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// Fields of /proc/meminfo that are told apart, and what they are called.
+const PARTS: [(&str, &str); 5] = [
+    ("Slab", "slab_kib"),
+    ("AnonPages", "anonymous_kib"),
+    ("PageTables", "page_tables_kib"),
+    ("KernelStack", "stacks_kib"),
+    ("Percpu", "percpu_kib"),
+];
+
+pub async fn measure(mut arguments: Arguments) -> Result<Report, Failure> {
+    let count = arguments.count_or(CONTAINERS);
+    let stage = Stage::open(&arguments.places, count).await?;
+    let ours = ours(&stage, count).await;
+    stage.close().await?;
+    let mut peers = BTreeMap::new();
+    for peer in &arguments.peers {
+        eprintln!("{}", peer.key);
+        let theirs = theirs(peer, &arguments, count.min(PEERS_CONTAINERS));
+        match theirs {
+            Ok(figures) => drop(peers.insert(peer.key.clone(), figures)),
+            Err(error) => {
+                arguments.missing.push(Missing { peer: peer.key.clone(), reason: error.to_string() });
+            }
+        }
+    }
+    Ok(Report { name: "density", runs: count, ours: ours?, peers, missing: arguments.missing })
+}
+
+async fn ours(stage: &Stage, count: usize) -> Result<Figures, Failure> {
+    // One first: what is loaded once and shared is not each one's.
+    let warm = stage.start_idle(1).await?;
+    let before = Memory::now()?;
+    let ids = stage.start_idle(count).await;
+    let after = Memory::now();
+    stage.destroy(ids?).await?;
+    stage.destroy(warm).await?;
+    Ok(before.each(&after?, count))
+}
+
+fn theirs(peer: &Peer, arguments: &Arguments, count: usize) -> Result<Figures, Failure> {
+    let work = &arguments.places.work;
+    peer.run(count, work)?;
+    let before = Memory::now()?;
+    let started = (0..count).try_for_each(|number| peer.run(number, work).map(drop));
+    let after = Memory::now();
+    (0..=count).for_each(|number| drop(peer.destroy(number, work)));
+    started?;
+    Ok(before.each(&after?, count))
+}
+
+/// Fields of /proc/meminfo in KiB, and the PSS of the apps' own processes.
+struct Memory(BTreeMap<String, f64>, f64);
+
+impl Memory {
+    fn now() -> Result<Self, Failure> {
+        std::thread::sleep(SETTLE);
+        rustix::fs::sync();
+        std::fs::write("/proc/sys/vm/drop_caches", "3")?;
+        let text = std::fs::read_to_string("/proc/meminfo")?;
+        let field = |line: &str| {
+            let (name, rest) = line.split_once(':')?;
+            Some((name.to_owned(), rest.split_whitespace().next()?.parse().ok()?))
+        };
+        Ok(Self(text.lines().filter_map(field).collect(), apps_pss_kib()))
+    }
+
+    fn each(&self, after: &Self, count: usize) -> Figures {
+        let count = count as f64;
+        let of = |memory: &Self, field: &str| memory.0.get(field).copied().unwrap_or_default();
+        let less = of(self, "MemAvailable") - of(after, "MemAvailable") - (after.1 - self.1);
+        PARTS.iter().fold(Figures::default().with("each_kib", less / count), |figures, (field, name)| {
+            figures.with(name, (of(after, field) - of(self, field)) / count)
+        })
+    }
+}
+
+/// The proportional set size of every `/bin/pause`.
+fn apps_pss_kib() -> f64 {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return 0.0 };
+    let pss = |process: std::path::PathBuf| -> Option<f64> {
+        if std::fs::read_to_string(process.join("comm")).ok()?.trim() != "pause" {
+            return None;
+        }
+        let text = std::fs::read_to_string(process.join("smaps_rollup")).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    processes.filter_map(|entry| pss(entry.ok()?.path())).sum()
+}

@@ -1,0 +1,180 @@
+//! What every measurement of our own side needs: a host with its own launcher and installation, and its parts kept ready as in the agent.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_agent::cgroup::Cgroups;
+use berth_agent::container::{Capabilities, ContainerSpec, Host, Output, READY_MAX, Ready};
+use berth_agent::disk::Disk;
+use berth_agent::disk::shares::Shares;
+use berth_agent::image::{Images, ImagesConfig};
+use berth_agent::installation::{DEFAULT_ID, Installation};
+use berth_agent::launch::{Launcher, UidRanges};
+use berth_agent::network::{Network, NetworkConfig};
+use berth_wire::id::InstanceId;
+use berth_wire::quota::{MIB, Quota};
+use tokio::task::JoinHandle;
+
+use crate::Failure;
+
+/// A small installation has 1,021 addresses and 383 ranges of ids: what needs more than this takes the production blocks, if they are free.
+const SMALL_MAX: usize = 350;
+/// Metadata of a small container and of the pool itself; the space is preallocated.
+const POOL_BYTES: u64 = 2_048 * MIB;
+
+/// Where things are.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// A root file system with static `true` and `pause`.
+    pub root: PathBuf,
+    /// berth-launcher.
+    pub launcher: PathBuf,
+    /// For working files.
+    pub work: PathBuf,
+}
+
+/// The host. Close it, whatever happened.
+pub struct Stage {
+    /// The host.
+    pub host: Arc<Host>,
+    launcher: Option<Child>,
+    filler: JoinHandle<std::convert::Infallible>,
+    places: Places,
+}
+
+/// Which installation has room for so many containers.
+pub fn installation_for(containers: usize) -> String {
+    let default_is_free = !Path::new("/run/berth").join(DEFAULT_ID).exists();
+    if containers > SMALL_MAX && default_is_free {
+        DEFAULT_ID.to_owned()
+    } else {
+        format!("bench-{}", std::process::id())
+    }
+}
+
+/// Opens a host of an installation whose launcher runs.
+pub async fn open_host(places: &Places, id: &str) -> Result<Host, Failure> {
+    let installation = Installation::new(id)?;
+    let disk = Disk::open(&installation, &places.work, Shares::undivided(POOL_BYTES)).await?;
+    let config = ImagesConfig {
+        layers_dir: disk.layers_dir(),
+        unpacker: std::env::current_exe()?,
+        bytes_max: u64::MAX,
+    };
+    Ok(Host {
+        cgroups: Cgroups::open(&installation)?,
+        network: Network::open(&installation, NetworkConfig::default()).await?,
+        images: Images::open(&installation, config).await?,
+        launcher: connect(&places.work.join("launcher")).await?,
+        uids: UidRanges::new(installation.uid_block()),
+        ready: Ready::default(),
+        disk,
+        installation,
+    })
+}
+
+/// Starts a launcher.
+pub fn start_launcher(places: &Places) -> Result<Child, Failure> {
+    Ok(Command::new(&places.launcher).arg("--dir").arg(places.work.join("launcher")).spawn()?)
+}
+
+async fn connect(dir: &Path) -> Result<Launcher, Failure> {
+    for _ in 0..500 {
+        if let Ok(launcher) = Launcher::connect(dir).await {
+            return Ok(launcher);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Err("the launcher did not start".into())
+}
+
+impl Stage {
+    /// Starts a launcher and opens a host for so many containers, with everything ready.
+    pub async fn open(places: &Places, containers: usize) -> Result<Self, Failure> {
+        let launcher = start_launcher(places)?;
+        let host = Arc::new(open_host(places, &installation_for(containers)).await?);
+        host.adopt().await?;
+        let stage = Self::of(host, Some(launcher), places);
+        stage.host.ready.wait_for(READY_MAX).await;
+        Ok(stage)
+    }
+
+    /// Around a host that has adopted what there was.
+    pub fn of(host: Arc<Host>, launcher: Option<Child>, places: &Places) -> Self {
+        let filler = tokio::spawn(host.clone().keep_ready(READY_MAX));
+        Self { host, launcher, filler, places: places.clone() }
+    }
+
+    /// A container with the default quota that runs this program of the root.
+    pub fn spec(&self, program: &str) -> ContainerSpec {
+        ContainerSpec {
+            id: InstanceId(uuid::Uuid::now_v7()),
+            hostname: "bench".into(),
+            layers: vec![self.places.root.clone()],
+            argv: vec![program.to_owned()],
+            env: BTreeMap::new(),
+            cwd: "/".into(),
+            user: (1_000, 1_000),
+            quota: Quota::default(),
+            binds: vec![],
+            output: Output::File {
+                path: self.places.work.join("log"),
+                bytes_max: 1 << 20,
+                lines_per_second: 1_000,
+            },
+            capabilities: Capabilities::App,
+            network: true,
+        }
+    }
+
+    /// Starts so many idle containers, one after the other.
+    pub async fn start_idle(&self, count: usize) -> Result<Vec<InstanceId>, Failure> {
+        let mut ids = Vec::new();
+        for number in 1..=count {
+            let spec = self.spec("/bin/pause");
+            ids.push(spec.id);
+            self.host.start(spec).await?;
+            if number % 50 == 0 {
+                eprintln!("{number} of {count} run");
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Removes containers, whatever state they are in.
+    pub async fn destroy(&self, ids: Vec<InstanceId>) -> Result<(), Failure> {
+        for id in ids {
+            self.host.destroy(id, true).await?;
+        }
+        self.host.network.settle().await;
+        Ok(())
+    }
+
+    /// CPU milliseconds of our side so far: this process, and the launcher with what it reaped.
+    pub fn cpu_ms(&self) -> Result<f64, Failure> {
+        let launcher = self.launcher.as_ref().map(|launcher| crate::peers::cpu_ms_of(launcher.id()));
+        Ok(crate::peers::own_cpu_ms() + launcher.transpose()?.unwrap_or_default())
+    }
+
+    /// Takes it all down; tries every part.
+    pub async fn close(mut self) -> Result<(), Failure> {
+        self.filler.abort();
+        let _ = self.filler.await;
+        self.host.discard_ready().await;
+        let _ = self.host.adopt().await;
+        let closed = [
+            self.host.network.close_down().await.map_err(Failure::from),
+            self.host.cgroups.close_down().map_err(Failure::from),
+            self.host.disk.close().await.map_err(Failure::from),
+        ];
+        if let Some(mut launcher) = self.launcher.take() {
+            launcher.kill()?;
+            launcher.wait()?;
+        }
+        closed.into_iter().collect::<Result<(), _>>()?;
+        Ok(self.host.installation.release()?)
+    }
+}

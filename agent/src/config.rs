@@ -46,6 +46,29 @@ pub struct Config {
     /// What the containers' network is like.
     #[serde(default)]
     pub network: NetworkConfig,
+    /// What idle instances' memory is given back to.
+    #[serde(default)]
+    pub idle: IdleConfig,
+}
+
+/// What becomes of idle instances' memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IdleConfig {
+    /// Where their own pages go.
+    pub swap: IdleSwap,
+}
+
+/// Where idle instances' own pages go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdleSwap {
+    /// Nowhere: only page cache is given back. The machine's swap is left alone.
+    #[default]
+    None,
+    /// Into compressed swap in memory: a zram device that the agent makes, and removes on teardown. Half of the machine's memory at most
+    /// goes in. It is swap like any other: the rest of the machine may use it, too.
+    Zram,
 }
 
 /// What builds get from the operator.
@@ -258,6 +281,7 @@ mod tests {
             ("http://127.0.0.1:8080", "127.0.0.1:8080", "control_plane"),
             ("\"/var/lib/berth/agent\"", "\"agent\"", "data_dir"),
             ("1073741824", "1000", "pool_bytes"),
+            ("[network]", "[idle]\nswap = \"disk\"\n[network]", "swap"),
             ("pool_bytes", "cgroup_base = \"../x\"\n        pool_bytes", "cgroup_base"),
         ] {
             let error = parse(&GOOD.replace(from, to)).unwrap_err();

@@ -9,6 +9,7 @@ pub mod container;
 pub mod disk;
 pub mod doctor;
 pub mod health;
+pub mod idle;
 pub mod image;
 pub mod installation;
 pub mod journal;

@@ -18,11 +18,12 @@ use tokio::task::JoinSet;
 use crate::attach::commands::Commands;
 use crate::build::Builder;
 use crate::cgroup::{Cgroups, IoDevice};
-use crate::config::Config;
+use crate::config::{Config, IdleSwap};
 use crate::container::{Host, READY_MAX, Ready};
 use crate::disk::Disk;
 use crate::disk::shares::Shares;
 use crate::doctor::{self, Severity};
+use crate::idle;
 use crate::image::{Images, ImagesConfig, Registry};
 use crate::installation::{Block, Installation};
 use crate::journal::Journal;
@@ -96,6 +97,9 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         reason: format!("{}: {e} (D12)", config.metrics_listen),
     })?;
     let host = open_host(&config).await?;
+    if config.idle.swap == IdleSwap::Zram {
+        idle::set_up_swap(&host.installation).map_err(part("the compressed swap for idle instances"))?;
+    }
     let routes = Routes::start(&config.edge_socket, &config.data_dir).map_err(part("the routes"))?;
     let link =
         Link::new(&config.control_plane, token.clone()).map_err(part("the link to the control plane"))?;

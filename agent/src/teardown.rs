@@ -48,6 +48,7 @@ pub async fn teardown(config: &Config) -> Result<(), TeardownError> {
         }
         failed.note(network.close_down().await);
     }
+    failed.note(crate::idle::remove_swap(&installation));
     close_disk(config, &installation, &mut failed).await;
     if let Some((_, cgroups)) = ids {
         failed.note(cgroups.close_down());

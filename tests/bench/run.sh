@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures ours beside its peers in one run. Progress on stderr; ends with one JSON object on one line on stdout.
 #
-#   ./tests/bench/run.sh launch|storm|density|adopt|footprint [--runs N] [--floor FLOOR.C] [--peers]
+#   ./tests/bench/run.sh launch|storm|density|adopt|footprint|wake [--runs N] [--floor FLOOR.C] [--peers]
 #
 # --runs    how many containers (footprint: seconds) instead of the bench's own number, with which it takes some minutes
 # --peers   installs the peers from Debian packages first
@@ -23,9 +23,11 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
+# One of its own: no peers.
+[ "$name" != wake ] || exec "$root/tests/bench/wake.sh" "$runs"
 case $name in
   launch|storm|density|adopt|footprint) ;;
-  *) echo "usage: run.sh launch|storm|density|adopt|footprint [--runs N] [--floor FLOOR.C] [--peers]" >&2; exit 2 ;;
+  *) echo "usage: run.sh launch|storm|density|adopt|footprint|wake [--runs N] [--floor FLOOR.C] [--peers]" >&2; exit 2 ;;
 esac
 [ "$(id -u)" = 0 ] || { echo "run.sh: must be root: it makes containers" >&2; exit 1; }
 say() { printf '%s\n' "$*" >&2; }

@@ -15,6 +15,7 @@ mod device_rule;
 mod enforced;
 mod group;
 mod hierarchy;
+mod idle;
 mod limits;
 mod v1;
 mod v2;

@@ -114,6 +114,31 @@ fn open_files_must_change_under_every_process_that_runs() {
     child.wait().unwrap();
 }
 
+#[test]
+fn a_frozen_container_must_stand_still_give_back_its_cache_and_go_on() {
+    let Some(machine) = Machine::new("freeze") else { return };
+    let cgroup = machine.cgroup(&Quota::default());
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let file = dir.path().join("file");
+    let script = format!("head -c 32M /dev/zero > {0}; sync {0}; while :; do :; done", file.display());
+    let mut child = run_in(&cgroup, &script);
+    while cgroup.sample().unwrap().memory_usage_bytes < 32 * MIB {
+        std::thread::yield_now();
+    }
+    assert!(cgroup.freeze().unwrap() && cgroup.is_frozen().unwrap());
+    let used = cgroup.sample().unwrap().cpu_usage_us;
+    cgroup.reclaim(false).unwrap();
+    let still = cgroup.sample().unwrap();
+    assert_eq!(still.cpu_usage_us, used);
+    // Dirty pages may stay until they are written; the shell's own memory stays without swap.
+    assert!(still.memory_usage_bytes < 32 * MIB, "{still:?}");
+    cgroup.end_reclaim(&Quota::default()).unwrap();
+    cgroup.thaw().unwrap();
+    while cgroup.sample().unwrap().cpu_usage_us == used {}
+    cgroup.kill().unwrap();
+    child.wait().unwrap();
+}
+
 #[tokio::test]
 async fn reads_and_writes_must_not_be_faster_than_the_quota() {
     let Some(machine) = Machine::new("io") else { return };

@@ -14,13 +14,14 @@
 //! subvolume that wrote it and accounting costs next to nothing; older ones use full quota groups, which cost time
 //! at every commit but, without snapshots, no more than that.
 //!
-//! The only module that knows btrfs, loop devices and the pool's mount. Overlays are mounted by the launcher.
+//! [`zram`] is beside it: swap for idle instances. The only module that knows btrfs, loop devices, zram and the pool's mount. Overlays are mounted by the launcher.
 
 pub(crate) mod btrfs;
 mod loopback;
 mod pool;
 pub mod shares;
 mod spaces;
+pub mod zram;
 
 use std::fs;
 use std::io;

@@ -32,7 +32,7 @@ pub(super) fn checks() -> Vec<Finding> {
     for name in ["overlay", "btrfs"] {
         findings.push(file_system(name, &filesystems, &release));
     }
-    findings.push(quotas());
+    findings.extend([quotas(), idle_swap()]);
     findings.extend([loop_devices(), user_namespaces(), landlock(), access_control()]);
     findings
 }
@@ -76,6 +76,16 @@ fn quotas() -> Finding {
     }
     let sentence = format!("not, or not wholly, enforced here: {}", lost.join("; "));
     Finding::warning("quotas", Code::D11, sentence)
+}
+
+/// Whether `[idle] swap = "zram"` can be chosen.
+fn idle_swap() -> Finding {
+    if crate::disk::zram::is_possible() {
+        return Finding::good("swap for idle instances", "zram can be made");
+    }
+    let sentence = "no zram: idle instances keep all memory that is not page cache; run modprobe zram before choosing \
+        [idle] swap = \"zram\"";
+    Finding::warning("swap for idle instances", Code::D11, sentence)
 }
 
 fn file_system(name: &'static str, filesystems: &str, release: &str) -> Finding {

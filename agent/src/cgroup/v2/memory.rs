@@ -7,6 +7,11 @@ use berth_wire::quota::Quota;
 
 use super::super::control::{CgroupError, Kept, Setting, read, read_number, write};
 
+/// The bound on swap alone.
+pub(in super::super) fn swap(quota: &Quota) -> Vec<Setting> {
+    vec![Setting::optional("memory.swap.max", quota.swap_bytes)]
+}
+
 /// Swap and OOM group first, so that the limit never holds without them.
 pub(in super::super) fn limits(quota: &Quota) -> Vec<Setting> {
     vec![

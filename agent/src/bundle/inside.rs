@@ -3,7 +3,7 @@
 
 use berth_wire::launch::{FdIndex, Plan, Step};
 
-use super::{Input, capabilities, command, identity, limits, seccomp, streams};
+use super::{Input, capabilities, command, identity, kernel_files, limits, seccomp, streams};
 
 /// The plan for it. `process` is the pidfd of the container's init; of the input, what says how the container is made (root,
 /// host name, network) is not looked at.
@@ -11,7 +11,7 @@ pub fn plan(input: &Input, process: FdIndex) -> Plan {
     let input = Input { user_namespace: process, ..input.clone() };
     let mut plan = Plan { steps: Vec::new(), main: Vec::new() };
     plan.steps.extend(input.legacy_cgroups.iter().map(|procs| Step::JoinLegacyCgroup { procs: *procs }));
-    plan.steps.push(Step::EnterContainer { process });
+    plan.steps.extend([kernel_files::SCORE, Step::EnterContainer { process }]);
     for rule in
         [limits::rule, identity::rule, capabilities::rule, seccomp::rule, streams::rule, command::rule]
     {
@@ -32,6 +32,7 @@ mod tests {
             matches!(
                 step,
                 Step::Limit { .. }
+                    | Step::OomScoreAdjust { .. }
                     | Step::JoinLegacyCgroup { .. }
                     | Step::EnterUser { .. }
                     | Step::Bounding { .. }

@@ -8,7 +8,9 @@ use super::Input;
 /// whose own value the command would inherit; half of the range leaves a host's owner room on both sides.
 const OOM_SCORE_ADJUST: i16 = 500;
 
+/// Every process of a container has it.
+pub(super) const SCORE: Step = Step::OomScoreAdjust { adjustment: OOM_SCORE_ADJUST };
+
 pub(super) fn rule(_input: &Input, plan: &mut Plan) {
-    let adjusted = Step::OomScoreAdjust { adjustment: OOM_SCORE_ADJUST };
-    plan.steps.extend([Step::Proc, adjusted, Step::Sysfs, Step::CgroupFs]);
+    plan.steps.extend([Step::Proc, SCORE, Step::Sysfs, Step::CgroupFs]);
 }

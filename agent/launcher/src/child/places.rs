@@ -54,9 +54,14 @@ pub(super) fn proc(root: RawFd) -> Result<()> {
     place(root, kernel::new_mount(c"proc", &[], KERNEL_FS)?, c"proc")
 }
 
-/// The first process is 1 in the proc that was mounted for it; the command inherits the value.
+/// The first process is 1 in the proc that was mounted for it; the command inherits the value. A further command of a running container
+/// writes it before it enters that one, in the host's own proc.
 pub(super) fn oom_score_adjust(root: RawFd, value: &CStr) -> Result<()> {
-    let file = kernel::open_beneath(root, c"proc/1/oom_score_adj", libc::O_WRONLY)?;
+    let file = if root < 0 {
+        kernel::open_own(c"/proc/self/oom_score_adj", libc::O_WRONLY)?
+    } else {
+        kernel::open_beneath(root, c"proc/1/oom_score_adj", libc::O_WRONLY)?
+    };
     let written = kernel::call!(libc::SYS_write, file, value.as_ptr(), value.count_bytes());
     kernel::close(file);
     written.map(drop)

@@ -20,6 +20,13 @@ pub fn attempt(name: &str, arguments: &[&str]) -> Option<Outcome> {
         // PATH TEXT: whether the file holds it.
         "read" => found(fs::read_to_string(path).is_ok_and(|text| text.contains(second))),
         "run a set-user-ID program" => set_user_id(path),
+        "swap a name for a terminal" => swap_terminal(),
+        "another terminal" => {
+            // Any character device of devpts has a major number from 136 on (admin-guide/devices.txt).
+            let about = fs::metadata("/proc/self/fd/0").map(|about| std::os::unix::fs::MetadataExt::rdev(&about) >> 8);
+            found(about.is_ok_and(|major| major != 136))
+        }
+        "watch commands start" => watch(),
         "swap a directory and a link" => swap(path, second),
         _ => return None,
     })
@@ -59,4 +66,36 @@ fn swap(path: &str, beside: &str) -> Outcome {
         super::number(swapped.into())?;
     }
     Ok(())
+}
+
+/// Root inside owns the names in /dev.
+fn swap_terminal() -> Outcome {
+    io_result(std::os::unix::fs::symlink("null", "/dev/mine"))?;
+    swap("/dev/ptmx", "/dev/mine")
+}
+
+/// For two seconds: opens the program, the descriptors, the root and the working directory of whatever process is neither init nor
+/// this one. A command that has become one is the probe and open to its own user; until then nothing of it must be.
+fn watch() -> Outcome {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(2);
+    let own = std::process::id();
+    while std::time::Instant::now() < end {
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        for pid in processes.filter_map(|entry| entry.file_name().to_string_lossy().parse::<u32>().ok()) {
+            if pid == 1 || pid == own {
+                continue;
+            }
+            if fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| !program.ends_with("bin/probe")) {
+                return Ok(());
+            }
+            for descriptor in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+                let path = fs::read_link(descriptor.path()).unwrap_or_default();
+                let harmless = path.as_os_str().is_empty() || ["null", "probe"].iter().any(|end| path.ends_with(end));
+                if !harmless && fs::metadata(descriptor.path()).is_ok_and(|about| about.is_dir()) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    found(false)
 }

@@ -117,19 +117,23 @@ pub async fn own_program(stage: Arc<Stage>) -> Result<(), String> {
 
 /// CVE-2024-21626.
 pub async fn leaked_directories(stage: Arc<Stage>) -> Result<(), String> {
-    let mut reached = 0;
     for number in 0..64 {
         let cwd = format!("/proc/self/fd/{number}");
         let attempt = Attempt { cwd, ..Attempt::new("open descriptors", APP) };
         if stage.attempt(&attempt, |plan| plan).await.is_ok() {
             return Err(format!("descriptor {number} is a directory that was left open"));
         }
+    }
+    // How high the numbers are depends on what else the launcher is doing.
+    for number in 0..256 {
+        let cwd = format!("/proc/self/fd/{number}");
+        let attempt = Attempt { cwd, ..Attempt::new("open descriptors", APP) };
         let without = |plan: Plan| plan.without(|s| matches!(s, Step::CloseDescriptors));
-        if number < 24 {
-            reached += u32::from(stage.attempt(&attempt, without).await.is_ok());
+        if stage.attempt(&attempt, without).await.is_ok() {
+            return Ok(());
         }
     }
-    if reached > 0 { Ok(()) } else { Err("without closing descriptors it still fails".into()) }
+    Err("without closing descriptors it still fails".into())
 }
 
 /// Layers are shared: what one container writes over is its own.

@@ -1,7 +1,9 @@
 //! Attempts that do not fit the table: they need two containers, another image, an outside, or many rounds.
 
 mod commands;
+mod exec;
 mod hostile;
+mod network;
 mod quotas;
 mod races;
 
@@ -40,6 +42,14 @@ pub const ALL: &[(&str, Single)] = &[
         Box::pin(commands::refused(s))
     }),
     ("a strange environment must harm nobody", |s| Box::pin(commands::strange(s))),
+    ("only what is public must be reachable", |s| Box::pin(network::reachable(s))),
+    ("exec: every attempt of the table must be refused there, too", |s| Box::pin(exec::table(s))),
+    ("exec: a working directory in /proc/self/fd must lead nowhere", |s| {
+        Box::pin(exec::leaked_directories(s))
+    }),
+    ("exec: a terminal must be devpts's whatever is swapped", |s| Box::pin(exec::terminal(s))),
+    ("exec: a command that starts must show nothing of the host", |s| Box::pin(exec::watched_start(s))),
+    ("exec: in a container that died must be refused with a code", |s| Box::pin(exec::too_late(s))),
 ];
 
 /// Without a container.

@@ -18,7 +18,7 @@ const EPERM: i32 = libc::EPERM;
 const APP: u32 = 1_000;
 const ROOT: u32 = 0;
 
-type Chosen = Arc<dyn Fn(&Step) -> bool + Send + Sync>;
+pub type Chosen = Arc<dyn Fn(&Step) -> bool + Send + Sync>;
 
 /// One row.
 #[derive(Clone)]
@@ -27,9 +27,10 @@ pub struct Case {
     pub attempt: &'static str,
     pub arguments: Vec<String>,
     pub user: u32,
-    refusal: Exit,
+    /// How it ends as shipped.
+    pub refusal: Exit,
     /// Which steps protect; none where it is the order of things rather than a step.
-    step: Option<Chosen>,
+    pub step: Option<Chosen>,
     /// How it ends without that step, where a second fence stands behind it.
     behind: Option<Exit>,
     pub peer: Peer,

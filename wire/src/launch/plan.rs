@@ -97,7 +97,7 @@ pub enum Step {
     /// Mounts proc of the container's pid namespace on /proc.
     Proc,
     /// How much sooner than others the kernel ends the container when the whole machine is out of memory
-    /// (proc_pid_oom_score_adj(5)); through the proc just mounted, so after [`Step::Proc`].
+    /// (proc_pid_oom_score_adj(5)); through the proc just mounted, so after [`Step::Proc`], or before [`Step::EnterContainer`].
     OomScoreAdjust {
         /// -1000 to 1000. A launcher without CAP_SYS_RESOURCE can only raise it.
         adjustment: i16,

@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
 # Makes the guest: a Debian 13 with systemd on cgroup v2, as a disk image with its kernel beside it. Once a machine; about a minute.
 #
-#   tests/vm/guest.sh DIR      leaves DIR/guest.ext4, DIR/vmlinuz, DIR/initrd
+#   tests/vm/guest.sh DIR      leaves DIR/guest.ext4, DIR/vmlinuz, DIR/initrd, and in DIR/recipe the hash of this script that made them
 #
 # What runs inside is not part of it: run.sh hands that in as a second disk, a plain tar.
 set -Eeuo pipefail
 
 dir=$1
-[ -s "$dir/guest.ext4" ] && [ -s "$dir/vmlinuz" ] && [ -s "$dir/initrd" ] && exit 0
+recipe=$(sha256sum <"$0")
+[ "$(cat "$dir/recipe" 2>/dev/null)" = "$recipe" ] && exit 0
 mkdir -p "$dir"
 work=$(mktemp -d "$dir/making.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-packages=systemd,systemd-sysv,linux-image-cloud-amd64,initramfs-tools,nftables,btrfs-progs,iproute2,kmod,procps,util-linux,ca-certificates
+packages=systemd,systemd-sysv,linux-image-cloud-amd64,initramfs-tools,nftables,btrfs-progs,iproute2,kmod,procps,util-linux,ca-certificates,curl,git,diffutils,passwd
 echo "guest: Debian 13 from packages" >&2
 mmdebstrap --quiet --variant=minbase --include="$packages" trixie "$work/root.tar"
 mkdir "$work/root"
@@ -22,7 +23,8 @@ cat >"$work/root/usr/local/sbin/berth-guest" <<'EOF'
 #!/bin/bash
 # Unpacks the second disk and runs its `main`; what that prints and its exit status go to the serial console.
 exec >/dev/ttyS0 2>&1
-mkdir -p /opt/berth && tar -C /opt/berth -xf /dev/vdb && /opt/berth/main
+[ -x /opt/berth/main ] || { mkdir -p /opt/berth && tar -C /opt/berth -xf /dev/vdb; }
+/opt/berth/main
 echo "guest-exit-status $?"
 systemctl poweroff --force --force
 EOF
@@ -45,3 +47,4 @@ cp "$work"/root/boot/initrd.img-* "$work/initrd"
 rm -rf "$work"/root/boot/* "$work"/root/var/cache/apt/* "$work"/root/usr/share/doc
 mke2fs -q -t ext4 -d "$work/root" "$work/guest.ext4" 6G
 mv "$work/vmlinuz" "$work/initrd" "$work/guest.ext4" "$dir/"
+echo "$recipe" >"$dir/recipe"

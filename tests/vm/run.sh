@@ -1,49 +1,83 @@
 #!/usr/bin/env bash
-# Boots the guest and runs a test inside it, where cgroup v2 and systemd are real. No timing means anything in there.
+# Boots the guest and runs what is in inside/ there, where cgroup v2 and systemd are real: quotas from a prebuilt image, the isolation
+# suite, the units of deploy/systemd; then the power is cut and the guest boots again. No timing means anything in there.
 #
-#   tests/vm/run.sh [--bin DIR]       DIR holds the built binaries (target/debug)
+#   tests/vm/run.sh [--bin DIR] [--isolation PROGRAM]    DIR holds the built binaries (target/debug)
 #
 # Ends with "N passed, N failed" and exits by it. Needs the packages of tests/debian-packages.txt.
 set -Eeuo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-bin=$root/target/debug
-[ "${1:-}" != --bin ] || bin=$2
+bin=$root/target/debug isolation=
+while [ $# -gt 0 ]; do
+  case $1 in
+    --bin) bin=$2 ;;
+    --isolation) isolation=$2 ;;
+    *) echo "unknown argument $1" >&2; exit 2 ;;
+  esac
+  shift 2
+done
 cache=${BERTH_GUEST_CACHE:-/var/cache/berth/guest-13}
 stack=${BERTH_STACK_CACHE:-/var/cache/berth}/berth-13.tar
 
 [ "$(id -u)" = 0 ] || { echo "not run without root: the guest (mmdebstrap needs it)"; exit 0; }
 "$here/guest.sh" "$cache"
 [ -s "$stack" ] || "$root/deploy/stack/build.sh" "$stack"
+# cargo names the program; the newest is the one just built.
+[ -n "$isolation" ] || isolation=$(find "$bin/deps" -maxdepth 1 -name 'isolation-*' -perm -100 -type f -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2)
+[ -n "$isolation" ] || { echo "no isolation suite in $bin/deps: cargo test -p berth-tests --test isolation --no-run" >&2; exit 1; }
 
 work=$(mktemp -d /var/tmp/berth-vm.XXXXXX)
-trap 'rm -rf "$work"' EXIT
-mkdir "$work/payload"
-cp "$bin/berth-agent" "$bin/berth-launcher" "$bin/berth-edge" "$here/main" "$work/payload/"
+qemu=
+trap '[ -z "$qemu" ] || kill -9 "$qemu" 2>/dev/null || true; rm -rf "$work"' EXIT
+mkdir -p "$work/payload/deps"
+for program in berthd berth-agent berth-launcher berth-edge berth; do strip --strip-debug -o "$work/payload/$program" "$bin/$program"; done
+strip --strip-debug -o "$work/payload/deps/isolation" "$isolation"
+cp "$here"/inside/* "$work/payload/"
+cp -r "$root/deploy/packs" "$work/payload/packs"
+cp -r "$root/deploy/systemd" "$work/payload/units"
 cp "$stack" "$work/payload/image.tar"
-tar -C "$work/payload" -cf "$work/payload.tar" .
+tar -C "$work/payload" -cf "$work/payload.tar" . && rm -r "$work/payload"
 truncate -s %1M "$work/payload.tar"
+cp --sparse=always "$cache/guest.ext4" "$work/guest.ext4"
 
-# The first serial port is the test's alone: the kernel's messages and a login prompt (which hangs up its port) go to the second.
-# -snapshot: the guest's disk stays as it was made. The bound ends a guest that hangs; it judges no speed.
-timeout --kill-after 10 600 qemu-system-x86_64 -M q35 -accel tcg -cpu max -m 2048 -smp 2 -no-reboot -snapshot -nic none \
-  -display none -monitor none -serial file:"$work/results" -serial file:"$work/console" \
-  -kernel "$cache/vmlinuz" -initrd "$cache/initrd" \
-  -append "root=/dev/vda rw console=ttyS1 quiet systemd.unified_cgroup_hierarchy=1 systemd.show_status=0" \
-  -drive file="$cache/guest.ext4",format=raw,if=virtio \
-  -drive file="$work/payload.tar",format=raw,if=virtio,readonly=on </dev/null || echo "FAILED the guest did not end by itself"
+# boot NAME: the first serial port is the test's alone; the kernel's messages and a login prompt (which hangs up its port) go to the
+# second. The bound ends a guest that hangs; it judges no speed.
+boot() {
+  : >"$work/results" && : >"$work/console"
+  timeout --kill-after 10 1500 qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -m 3072 -smp 2 -no-reboot -nic none \
+    -display none -monitor none -serial file:"$work/results" -serial file:"$work/console" \
+    -kernel "$cache/vmlinuz" -initrd "$cache/initrd" \
+    -append "root=/dev/vda rw console=ttyS1 quiet systemd.unified_cgroup_hierarchy=1 systemd.show_status=0" \
+    -drive file="$work/guest.ext4",format=raw,if=virtio,cache=none \
+    -drive file="$work/payload.tar",format=raw,if=virtio,readonly=on </dev/null & qemu=$!
+  local cut=no
+  while kill -0 "$qemu" 2>/dev/null; do
+    if grep -aq '^cut the power' "$work/results"; then
+      # The guest's own process, not timeout's: it must not get to end in order.
+      pkill -9 -P "$qemu" || true
+      cut=yes
+      break
+    fi
+    sleep 0.5
+  done
+  wait "$qemu" || [ "$cut" = yes ] || echo "FAILED the guest did not end by itself" >>"$work/results"
+  qemu=
+  tr -d '\r' <"$work/results" | tee -a "$work/all"
+  [ "$cut" = yes ] || grep -aq '^guest-exit-status' "$work/results" || {
+    echo "FAILED the guest told no exit status; the end of its console:"; tail -n 30 "$work/console"
+  } | tee -a "$work/all"
+}
 
-touch "$work/results" "$work/console"
-tr -d '\r' <"$work/results"
-count() { grep -acE "$1" "$work/results" || true; }
-passed=$(count '^ok ') failed=$(count '^FAILED ')
-if [ "$(count '^guest-exit-status')" = 0 ]; then
-  echo "FAILED the guest told no exit status; the end of its console:"
-  tail -n 30 "$work/console"
-  failed=$((failed + 1))
-elif [ "$((passed + failed))" = 0 ] || { [ "$failed" = 0 ] && [ "$(count '^guest-exit-status 0')" = 0 ]; }; then
-  failed=$((failed + 1))
+boot
+if grep -aq '^cut the power' "$work/all"; then
+  boot
+else
+  echo "FAILED the guest never came to the power cut" | tee -a "$work/all"
 fi
+count() { grep -acE "$1" "$work/all" || true; }
+passed=$(count '^ok ') failed=$(count '^FAILED ')
+grep -aq '^guest-exit-status 0' "$work/all" || failed=$((failed + 1))
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

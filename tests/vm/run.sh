@@ -2,18 +2,18 @@
 # Boots the guest and runs what is in inside/ there, where cgroup v2 and systemd are real: quotas from a prebuilt image, the isolation
 # suite, the units of deploy/systemd; then the power is cut and the guest boots again. No timing means anything in there.
 #
-#   tests/vm/run.sh [--bin DIR] [--isolation PROGRAM]    DIR holds the built binaries (target/debug)
+#   tests/vm/run.sh [--bin DIR] [--parts "smoke isolation units"]    DIR holds the built binaries (target/debug)
 #
 # Ends with "N passed, N failed" and exits by it. Needs the packages of tests/debian-packages.txt.
 set -Eeuo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-bin=$root/target/debug isolation=
+bin=$root/target/debug parts="smoke isolation units"
 while [ $# -gt 0 ]; do
   case $1 in
     --bin) bin=$2 ;;
-    --isolation) isolation=$2 ;;
+    --parts) parts=$2 ;;
     *) echo "unknown argument $1" >&2; exit 2 ;;
   esac
   shift 2
@@ -25,8 +25,9 @@ stack=${BERTH_STACK_CACHE:-/var/cache/berth}/berth-13.tar
 "$here/guest.sh" "$cache"
 [ -s "$stack" ] || "$root/deploy/stack/build.sh" "$stack"
 # cargo names the program; the newest is the one just built.
-[ -n "$isolation" ] || isolation=$(find "$bin/deps" -maxdepth 1 -name 'isolation-*' -perm -100 -type f -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2)
-[ -n "$isolation" ] || { echo "no isolation suite in $bin/deps: cargo test -p berth-tests --test isolation --no-run" >&2; exit 1; }
+isolation=$(find "$bin/deps" -maxdepth 1 -name 'isolation-*' -perm -100 -type f -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2)
+[ -n "$isolation" ] && [ -d "$bin/isolation" ] ||
+  { echo "the isolation suite was not run on this machine yet: cargo test -p berth-tests --test isolation" >&2; exit 1; }
 
 work=$(mktemp -d /var/tmp/berth-vm.XXXXXX)
 qemu=
@@ -34,7 +35,9 @@ trap '[ -z "$qemu" ] || kill -9 "$qemu" 2>/dev/null || true; rm -rf "$work"' EXI
 mkdir -p "$work/payload/deps"
 for program in berthd berth-agent berth-launcher berth-edge berth; do strip --strip-debug -o "$work/payload/$program" "$bin/$program"; done
 strip --strip-debug -o "$work/payload/deps/isolation" "$isolation"
+cp -r "$bin/isolation" "$work/payload/isolation"
 cp "$here"/inside/* "$work/payload/"
+echo "$parts" >"$work/payload/parts"
 cp -r "$root/deploy/packs" "$work/payload/packs"
 cp -r "$root/deploy/systemd" "$work/payload/units"
 cp "$stack" "$work/payload/image.tar"
@@ -73,7 +76,7 @@ boot() {
 boot
 if grep -aq '^cut the power' "$work/all"; then
   boot
-else
+elif [[ $parts = *units* ]]; then
   echo "FAILED the guest never came to the power cut" | tee -a "$work/all"
 fi
 count() { grep -acE "$1" "$work/all" || true; }

@@ -75,7 +75,7 @@ executed_anew() { local old; old=$(main_pid "$1"); systemctl reload "$1" && slee
 
 install_berth >/tmp/out 2>&1; say $? "the units start"
 BERTH_TOKEN=$(cat /var/lib/berth/admin.token); export BERTH_TOKEN
-until_true 120 host_is_up || journalctl -u 'berth*' --no-pager | tail -n 20 >>/tmp/out; host_is_up; say $? "the agent connects"
+until_true 90 host_is_up || { journalctl -u 'berth*' --no-pager | tail -n 20 >>/tmp/out; false; }; say $? "the agent connects"
 berth stacks import berth-13 image.tar >/tmp/out 2>&1; say $? "the stack is imported"
 { small_app one && until_true 60 serves one 'i am one'; } >/tmp/out 2>&1; say $? "an app is built and serves"
 [ -n "$(containers)" ]; say $? "its container is below the delegated group"

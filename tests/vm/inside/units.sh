@@ -36,9 +36,8 @@ CONFIG
 
 # until_true SECONDS COMMAND…: bounded wait.
 until_true() {
-  local tries=$1; shift
-  for _ in $(seq "$tries"); do "$@" >/tmp/out 2>&1 && return 0; sleep 1; done
-  return 1
+  local end=$((SECONDS + $1)); shift
+  until "$@" >/tmp/out 2>&1; do [ $SECONDS -lt $end ] || return 1; sleep 1; done
 }
 host_is_up() { berth hosts --json | grep -q '"up": *true'; }
 serves() { curl -fsS --max-time 30 -H "Host: $1.localhost" http://127.0.0.1/ | grep -q "$2"; }
@@ -75,7 +74,8 @@ executed_anew() { local old; old=$(main_pid "$1"); systemctl reload "$1" && slee
 
 install_berth >/tmp/out 2>&1; say $? "the units start"
 BERTH_TOKEN=$(cat /var/lib/berth/admin.token); export BERTH_TOKEN
-until_true 90 host_is_up || { journalctl -u 'berth*' --no-pager | tail -n 20 >>/tmp/out; false; }; say $? "the agent connects"
+until_true 100 host_is_up || { systemctl status 'berth*' --no-pager; journalctl -u 'berth*' --no-pager | tail -n 20; } >>/tmp/out 2>&1 && host_is_up >/dev/null; say $? "the agent connects"
+[ $failed = 0 ] || exit 1
 berth stacks import berth-13 image.tar >/tmp/out 2>&1; say $? "the stack is imported"
 { small_app one && until_true 60 serves one 'i am one'; } >/tmp/out 2>&1; say $? "an app is built and serves"
 [ -n "$(containers)" ]; say $? "its container is below the delegated group"

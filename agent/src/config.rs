@@ -25,8 +25,8 @@ pub struct Config {
     pub host_id: HostId,
     /// A file that holds the host's token and nothing else.
     pub token_file: PathBuf,
-    /// On pure cgroup v2, the group that the service manager delegated for containers, relative to the mount: without
-    /// processes of its own, e.g. `berth.slice/berth-containers.service`. By default the agent's own if it was delegated, else the root.
+    /// On pure cgroup v2, the group that the service manager delegated for containers, relative to the mount,
+    /// e.g. `berth.slice/berth-containers.service`. By default the agent's own if it was delegated, else the root.
     pub cgroup_base: Option<PathBuf>,
     /// The launcher's directory (with `launcher.sock`).
     pub launcher_dir: PathBuf,

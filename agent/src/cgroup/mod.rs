@@ -105,9 +105,9 @@ impl Cgroups {
         Self::open_in(installation, None)
     }
 
-    /// [`Self::open`] with the group, relative to the v2 mount, that a service manager gave for containers. It wants one
-    /// without processes (cgroups(7): a group with controllers for its children has no process), so that the daemons
-    /// can be restarted beside the containers. Means nothing on a hybrid, where no manager delegates controllers.
+    /// [`Self::open`] with the group, relative to the v2 mount, that a service manager gave for containers, so that
+    /// the daemons can be restarted beside them. A process that it has is moved into a child (cgroups(7): a group with
+    /// controllers for its children has no process). Means nothing on a hybrid, where no manager delegates controllers.
     ///
     /// # Errors
     /// As [`Self::open`]; or the group is not there.

@@ -19,6 +19,7 @@ pub mod memory;
 pub mod on_host;
 
 pub mod plan;
+mod quota;
 pub mod record;
 pub mod routing;
 pub mod transition;

@@ -15,6 +15,7 @@ use berth_wire::report::{Built, Exit, RefusedQuota, Trouble};
 use berth_wire::spec::Spec;
 
 use super::plan::Step;
+use super::quota;
 use super::record::{Health, Moment, Phase, Record, Records, Remains, Underway};
 use crate::journal::Happening;
 
@@ -168,8 +169,8 @@ pub fn apply(record: &mut Record, launch: u32, event: Event, now: Moment) -> Vec
             Vec::new()
         }
         Event::Stopped { killed } => stopped(record, killed),
-        Event::QuotaSet(quota) => quota_set(record, quota),
-        Event::QuotaRefused(refused) => quota_refused(record, *refused),
+        Event::QuotaSet(quota) => quota::set(record, quota),
+        Event::QuotaRefused(refused) => quota::refused(record, *refused),
         Event::BuildEnded(outcome) => build_ended(record, *outcome, now),
         Event::Cleaned => {
             record.underway = None;
@@ -239,7 +240,7 @@ fn exited(
         Some(verdict) if verdict.code == Code::R23 => Exit::TimedOut,
         _ => exit,
     };
-    end_of_quota_step(record);
+    quota::end_step(record);
     record.out_of_memory += u32::from(exit == Exit::OutOfMemory);
     record.last_exit = Some(exit);
     record.pid = None;
@@ -350,28 +351,6 @@ fn stopped(record: &mut Record, killed: bool) -> Vec<(Option<Code>, String)> {
     let message = format!("{} did not end within {grace} s of SIGTERM and was killed", record.label());
     record.trouble = Some(Trouble { code: Code::R12, message: message.clone(), log_tail: Vec::new() });
     vec![(Some(Code::R12), message)]
-}
-
-fn quota_set(record: &mut Record, quota: Quota) -> Vec<(Option<Code>, String)> {
-    end_of_quota_step(record);
-    record.refused = None;
-    // Not known before: it was adopted, and nothing changed for anybody.
-    let told = record.quota.is_some_and(|before| before != quota);
-    record.quota = Some(quota);
-    if told { vec![(None, "Quota changed while it runs".to_owned())] } else { Vec::new() }
-}
-
-fn quota_refused(record: &mut Record, refused: RefusedQuota) -> Vec<(Option<Code>, String)> {
-    end_of_quota_step(record);
-    let message = format!("{}; a new container takes over where the new quota is kept", refused.reason);
-    record.refused = Some(refused);
-    vec![(Some(Code::R26), message)]
-}
-
-fn end_of_quota_step(record: &mut Record) {
-    if record.underway == Some(Underway::Quota) {
-        record.underway = None;
-    }
 }
 
 fn build_ended(

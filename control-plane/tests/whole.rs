@@ -279,8 +279,7 @@ impl Host {
             (Work::Build(build), Desired::Run) if may_build => {
                 let source =
                     self.request(Method::GET, &format!("sources/{}", build.source)).send().await.unwrap();
-                let source = source.bytes().await.unwrap();
-                assert_eq!(Digest::of(&source), build.source);
+                assert_eq!(Digest::of(&source.bytes().await.unwrap()), build.source);
                 let log = format!("builds/{}/log?offset=0", build.build);
                 self.request(Method::POST, &log).body("-----> Built by hand\n").send().await.unwrap();
                 let processes = [("web".parse().unwrap(), "serve".to_owned())].into();

@@ -35,6 +35,15 @@ pub fn is_possible() -> bool {
     Path::new(CONTROL).join("hot_add").exists()
 }
 
+/// All of the machine's memory, in bytes.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn memory_bytes() -> io::Result<u64> {
+    let pages = nix::unistd::sysconf(nix::unistd::SysconfVar::_PHYS_PAGES)?.unwrap_or(0);
+    Ok(pages.unsigned_abs() * rustix::param::page_size() as u64)
+}
+
 impl Zram {
     /// The device that `record` names, or a new one of so many bytes, in use as swap.
     ///

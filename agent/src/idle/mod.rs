@@ -24,7 +24,7 @@ use berth_wire::quota::Quota;
 
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::container::Host;
-use crate::disk::zram::Zram;
+use crate::disk::zram::{self, Zram};
 use crate::installation::Installation;
 
 /// What could not be done with an instance.
@@ -121,11 +121,8 @@ const SWAP_PARTS: u64 = 2;
 /// # Errors
 /// The kernel's refusal.
 pub fn set_up_swap(installation: &Installation) -> io::Result<Zram> {
-    let pages =
-        u64::try_from(nix::unistd::sysconf(nix::unistd::SysconfVar::_PHYS_PAGES)?.unwrap_or(0)).unwrap_or(0);
-    let page_bytes = rustix::param::page_size() as u64;
     fs::create_dir_all(installation.runtime_dir())?;
-    Zram::set_up(&installation.runtime_dir().join(SWAP_RECORD), pages * page_bytes / SWAP_PARTS)
+    Zram::set_up(&installation.runtime_dir().join(SWAP_RECORD), zram::memory_bytes()? / SWAP_PARTS)
 }
 
 /// Removes it, if there is one.

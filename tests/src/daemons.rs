@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::installation::{Installation, eventually};
 
@@ -40,10 +41,16 @@ impl Installation {
         is_alive(pid).then_some(pid)
     }
 
-    /// `kill -9`; whether there was one to be killed.
+    /// `kill -9`; whether there was one to be killed. Comes back when all of it is gone, its connections, too.
     pub fn kill(&self, daemon: &str) -> bool {
-        let pid = self.process(daemon).and_then(Pid::from_raw);
-        pid.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
+        let Some(pid) = self.process(daemon).and_then(Pid::from_raw) else { return false };
+        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
+        let killed = pidfd_send_signal(&process, Signal::KILL).is_ok();
+        // A descriptor of a process is readable once its last thread has ended.
+        let ended = || {
+            poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&Timespec::default())).is_ok_and(|n| n > 0)
+        };
+        killed && eventually(AGAIN_MAX, ended)
     }
 
     /// Waits until another process than `old` is there.
@@ -91,4 +98,12 @@ impl Installation {
 pub fn is_alive(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+/// Where the descriptors of a process lead.
+pub fn links(pid: i32) -> Vec<String> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned()))
+        .collect()
 }

@@ -36,6 +36,9 @@ impl Strace {
             command.arg("-f");
         }
         let _ = fs::remove_file(output);
+        for child in if follow { clones_of(pid) } else { Vec::new() } {
+            command.args(["-p", &child.to_string()]);
+        }
         let child = command
             .args(fault.into_iter().flat_map(|fault| ["-e", fault]))
             .args(["-qq", "-e", &format!("trace={calls}"), "-p", &pid.to_string(), "-o"])
@@ -71,6 +74,15 @@ impl Strace {
         let _ = self.child.wait();
         fs::read_to_string(&self.output).unwrap_or_default()
     }
+}
+
+/// Children that run the same program as their parent: a launcher's that wait for their order.
+fn clones_of(pid: i32) -> Vec<i32> {
+    let program = |pid: i32| fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let own = program(pid);
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children = children.split_whitespace().filter_map(|child| child.parse().ok());
+    children.filter(|child| own.is_some() && program(*child) == own).collect()
 }
 
 /// Ends the strace under which a process was started, if there is one.

@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{handover, instance, kernel};
 
-/// First pause before a restart; doubles up to [`PAUSE_MAX`].
+/// First pause before a restart of one that ended at once; doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Up for this long, an edge counts as well and the pause starts small again.
-const WELL_AFTER: Duration = Duration::from_secs(10);
+/// Up for this long, an edge counts as well: it is started again at once. One that cannot serve ends within milliseconds.
+const WELL_AFTER: Duration = Duration::from_secs(1);
 /// Where the socket is passed.
 const LISTEN_FD: i32 = 3;
 
@@ -125,7 +125,10 @@ impl Edge {
         if let Some(process) = self.process.take() {
             reap(&process, libc::WNOHANG);
             if now.duration_since(self.started) >= WELL_AFTER {
-                self.pause = PAUSE_MIN;
+                // Requests wait for it, and until it is there only this process holds their socket.
+                eprintln!("berth-launcher: the edge ended; starting it again");
+                (self.pause, self.due) = (PAUSE_MIN, Some(now));
+                return;
             }
             eprintln!("berth-launcher: the edge ended; starting it again in {:?}", self.pause);
             self.back_off(now);

@@ -9,10 +9,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use rustix::event::epoll;
 use rustix::io::FdFlags;
 use serde::{Deserialize, Serialize};
 
+use crate::edge::Edge;
 use crate::memory_file;
+use crate::server::{End, Server};
 
 /// The environment variable with the memfd's number; not for the edge.
 pub const VARIABLE: &str = "BERTH_LAUNCHER_HANDOVER";
@@ -94,6 +97,38 @@ impl Inherited {
             connections: numbers.connections.into_iter().map(owned).collect::<io::Result<_>>()?,
             edge: numbers.edge.map(owned).transpose()?,
         }))
+    }
+}
+
+impl Server {
+    /// What the program that replaces this one is to have.
+    pub fn handover(&self) -> Handover<'_> {
+        Handover {
+            listener: self.listener.as_fd(),
+            connections: self.connections.values().map(AsFd::as_fd).collect(),
+            edge: self.edge.as_ref().map(Edge::listener),
+        }
+    }
+
+    /// Leaves connections and requests waiting, for the program that replaces this one.
+    pub(crate) fn upgrade(&mut self) {
+        if self.end.is_some() {
+            return;
+        }
+        self.end = Some(End::Upgrade);
+        for fd in self.connections.values().chain([&self.listener]) {
+            // What is not watched need not be taken out.
+            let _ = epoll::delete(&self.epoll, fd);
+        }
+    }
+
+    /// The program could not be replaced: serves on.
+    ///
+    /// # Errors
+    /// epoll itself failing.
+    pub fn go_on(&mut self) -> io::Result<()> {
+        self.end = None;
+        self.hear()
     }
 }
 

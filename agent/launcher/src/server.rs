@@ -13,7 +13,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use crate::children::{self, Asker, Children, Entry, Life};
 use crate::clone::{self, Outcome};
 use crate::edge::Edge;
-use crate::handover::{Handover, Inherited};
+use crate::handover::Inherited;
 use crate::output::{Scratch, Turn};
 use crate::{exec, memory_file, skeleton, socket};
 
@@ -54,12 +54,12 @@ pub struct Server {
     /// The launcher's own, to come back to.
     pub(crate) pid_namespace: OwnedFd,
     pub(crate) end: Option<End>,
-    epoll: OwnedFd,
-    listener: OwnedFd,
+    pub(crate) epoll: OwnedFd,
+    pub(crate) listener: OwnedFd,
     signals: OwnedFd,
-    connections: BTreeMap<u64, OwnedFd>,
+    pub(crate) connections: BTreeMap<u64, OwnedFd>,
     next_connection: u64,
-    edge: Option<Edge>,
+    pub(crate) edge: Option<Edge>,
     scratch: Scratch,
     /// Parked processes, to be reaped.
     parked: BTreeMap<u64, OwnedFd>,
@@ -117,42 +117,12 @@ impl Server {
         Ok(server)
     }
 
-    /// What the program that replaces this one is to have.
-    pub fn handover(&self) -> Handover<'_> {
-        Handover {
-            listener: self.listener.as_fd(),
-            connections: self.connections.values().map(AsFd::as_fd).collect(),
-            edge: self.edge.as_ref().map(Edge::listener),
-        }
-    }
-
-    /// The program could not be replaced: serves on.
-    ///
-    /// # Errors
-    /// epoll itself failing.
-    pub fn go_on(&mut self) -> io::Result<()> {
-        self.end = None;
-        self.hear()
-    }
-
     /// Takes connections and requests.
-    fn hear(&self) -> io::Result<()> {
+    pub(crate) fn hear(&self) -> io::Result<()> {
         self.watch(self.listener.as_fd(), KIND_LISTENER, EventFlags::IN)?;
         let mut connections = self.connections.iter();
         connections
             .try_for_each(|(number, fd)| self.watch(fd.as_fd(), KIND_CONNECTION | number, EventFlags::IN))
-    }
-
-    /// Leaves connections and requests waiting, for the program that replaces this one.
-    pub(crate) fn upgrade(&mut self) {
-        if self.end.is_some() {
-            return;
-        }
-        self.end = Some(End::Upgrade);
-        for fd in self.connections.values().chain([&self.listener]) {
-            // What is not watched need not be taken out.
-            let _ = epoll::delete(&self.epoll, fd);
-        }
     }
 
     fn adopt(&mut self, entry: Entry) -> io::Result<()> {

@@ -245,7 +245,10 @@ impl Cgroups {
     /// # Errors
     /// A parent that still has containers.
     pub fn close_down(&self) -> Result<(), CgroupError> {
-        let parents = self.legacy.iter().flatten().chain(&self.legacy_devices).chain([&self.unified]);
+        // Also what an earlier start made that could not attach the device rule, as this one could.
+        let devices = Hierarchy::find(None)?.legacy_devices.zip(self.unified.file_name());
+        let devices = devices.map(|(mount, name)| mount.join(name));
+        let parents = self.legacy.iter().flatten().chain(&devices).chain([&self.unified]);
         remove_all(parents.map(PathBuf::as_path))?;
         match self.unified.parent() {
             Some(base) if self.is_unified() => hierarchy::give_back(base),

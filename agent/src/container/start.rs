@@ -82,14 +82,26 @@ impl Host {
             let message = format!("working directory {:?} contains a NUL byte; remove it", spec.cwd);
             return Err(StartError { code: Code::R19, message, status: None });
         }
-        let named = launch_error(spec.id, &spec.argv, &spec.cwd);
+        let (id, named) = (spec.id, launch_error(spec.id, &spec.argv, &spec.cwd));
         let space = parts.scratch.dir.clone();
         let (launch, parcel) =
             pack(spec, parts, command, adjust).map_err(|error| prepare_error(&space, &error))?;
         steps.done("fold and pack the plan");
-        let pid = self.launcher.launch(launch, &parcel).await.map_err(named)?;
+        let pid = match self.launcher.launch(launch, &parcel).await {
+            Err(LaunchError::Disconnected { path, reason }) => self
+                .launched_all_the_same(id)
+                .await
+                .ok_or_else(|| named(LaunchError::Disconnected { path, reason }))?,
+            launched => launched.map_err(named)?,
+        };
         steps.done("carry it out");
         Ok(Started { endpoint, pid, steps: steps.all() })
+    }
+
+    /// A launcher that died after it had cloned and written it down: the container goes on, and the next launcher knows it.
+    async fn launched_all_the_same(&self, id: InstanceId) -> Option<u32> {
+        let known = self.launcher.status(id).await.ok().flatten()?;
+        (!matches!(known.state, ChildState::Exited(_))).then_some(known.pid)
     }
 }
 

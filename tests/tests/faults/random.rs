@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use berth_tests::census;
-use berth_tests::daemons::is_alive;
+use berth_tests::daemons::links;
 use berth_tests::installation::{Installation, both, eventually};
 use berth_tests::repository::Repository;
 
@@ -84,12 +84,11 @@ pub fn kills(stage: &mut Stage, count: usize, seed: u64) -> Result<Counts, Strin
             if berth.kill(DAEMONS[which]) {
                 counts.kills[which] += 1;
                 if DAEMONS[which] == "edge" {
-                    // Its connections end with it, and a killed process takes its time.
-                    eventually(Duration::from_secs(10), || !old.is_some_and(is_alive));
                     deaths.push((before, Instant::now()));
                 }
             }
-            if !berth.comes_again(DAEMONS[which], old) {
+            // One at a time: without launcher and edge nobody holds the socket that both have.
+            if !berth.comes_again(DAEMONS[which], old) || !launcher_is_up(berth) {
                 lost.push(format!("{} did not start again after kill {number}", DAEMONS[which]));
                 break;
             }
@@ -116,6 +115,14 @@ pub fn kills(stage: &mut Stage, count: usize, seed: u64) -> Result<Counts, Strin
     counts.requests = all.0 - requests_before.0;
     counts.in_flight = all.1 - requests_before.1 - counts.failed_requests.len();
     Ok(counts)
+}
+
+/// It has taken the edge over once it listens to signals.
+fn launcher_is_up(berth: &Installation) -> bool {
+    let ready = || {
+        berth.process("launcher").is_some_and(|pid| links(pid).iter().any(|link| link.contains("[signalfd]")))
+    };
+    eventually(Duration::from_secs(30), ready)
 }
 
 /// One change after the other until told to stop.

@@ -106,7 +106,10 @@ pub const ROWS: &[Row] = &[
     row("launcher", Start, "pidfd_open", &["EMFILE"]),
     row("launcher", Start, "pidfd_getfd", &["EMFILE"]),
     row("launcher", Start, "accept4", &["EMFILE"]),
-    // The steps of a container, in its own process.
+    // The steps of a container, in its own process and in the one that is parked for it.
+    step("recvmsg", &["ENOMEM"]),
+    step("sendmsg", &["ENOMEM"]),
+    step("clone3", &["EAGAIN", "ENOMEM"]),
     step("write", &["ENOSPC", "EIO"]),
     step("unshare", &["ENOMEM", "ENOSPC"]),
     step("setns", &["ENOMEM"]),

@@ -63,12 +63,9 @@ impl Failure {
 
 /// Carries everything out. The caller is the fresh child of clone3.
 pub fn run(prepared: &Prepared, around: &Surroundings) -> ! {
-    // Until the identity changes (which clears it), the child dies with the launcher: one that nobody knows must not live.
-    // SAFETY: numbers only; umask 0 so that modes are what the steps say.
-    unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        libc::umask(0);
-    }
+    // It goes on if the launcher dies: the next one finds its record, and what has none the agent finds by its cgroup.
+    // SAFETY: a number only; umask 0 so that modes are what the steps say.
+    unsafe { libc::umask(0) };
     let mut state = State { around, root: -1, layers: 0, report: around.report };
     carry_out(&prepared.steps, &mut state, 0);
     // SAFETY: umask takes a number. 022 is what every program expects.
@@ -95,8 +92,8 @@ pub fn run(prepared: &Prepared, around: &Surroundings) -> ! {
 /// Carries out a plan for a command in a running container. The caller is the fresh child of clone3, in the container's pid
 /// namespace and cgroup already.
 pub fn run_inside(prepared: &Prepared, report: RawFd) -> ! {
-    // As for a container's first process; besides, others see this one while it still runs the launcher's program: they must
-    // get at neither that (/proc/PID/exe, CVE-2019-5736) nor its descriptors.
+    // Until the identity changes (which clears it), it dies with the launcher: nobody else would find it. Others see it while it
+    // still runs the launcher's program: they must get at neither that (/proc/PID/exe, CVE-2019-5736) nor its descriptors.
     // SAFETY: numbers only.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);

@@ -201,7 +201,12 @@ fn missing(berth: &Installation, told: &Told) -> Result<Vec<String>, String> {
     if !told.counters.contains(set.trim()) {
         lost.push(format!("COUNTER is {:?}, acknowledged was one of {:?}", set.trim(), told.counters));
     }
-    let count = berth.berth_json(&["ps", "-a", TARGET]).as_array().map_or(0, Vec::len).to_string();
+    // While a release takes over, the old instances are there, too.
+    let mut count = String::new();
+    eventually(Duration::from_secs(60), || {
+        count = berth.berth_json(&["ps", "-a", TARGET]).as_array().map_or(0, Vec::len).to_string();
+        told.counts.contains(&count)
+    });
     if !told.counts.contains(&count) {
         lost.push(format!("{count} instances, acknowledged was one of {:?}", told.counts));
     }

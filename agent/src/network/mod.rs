@@ -305,6 +305,11 @@ impl Network {
         self.addresses().iter().map(|(id, _)| id).collect()
     }
 
+    /// Name lookups of this address that were dropped because it asked for too many.
+    pub fn lookups_dropped(&self, address: Ipv4Addr) -> u64 {
+        self.dns.dropped(address.into())
+    }
+
     /// Bytes the container received and sent.
     ///
     /// # Errors

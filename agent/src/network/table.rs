@@ -31,6 +31,17 @@ pub(super) const DENIED: [Block; 11] = [
     block(240, 0, 0, 0, 4),
 ];
 
+/// What one container may do to tables that the whole host shares. The kernel's table of connections holds 262,144 on a
+/// machine with 8 GiB and more, and when it is full everybody's packets are dropped: a container's part is at most what
+/// it has open, and 500 a second that stay for 120 s after they were closed.
+const OPENED_PER_SECOND_MAX: u32 = 500;
+const OPENED_BURST_MAX: u32 = 2_000;
+const CONNECTED_MAX: u32 = 8_192;
+/// Twice what the DNS server takes of one container: it sees who asks too much, and is not kept from the others by packets
+/// that fill its socket.
+const LOOKUPS_PER_SECOND_MAX: u32 = 2 * super::dns::QUERIES_PER_SECOND_MAX;
+const LOOKUPS_BURST_MAX: u32 = 2 * super::dns::QUERIES_BURST_MAX;
+
 /// What the table is made from.
 #[derive(Debug)]
 pub(super) struct Rules {
@@ -67,6 +78,9 @@ table inet {table} {{
     auto-merge
     elements = {{ {denied} }}
   }}
+  set asking {{ type ipv4_addr; size 65535; flags dynamic,timeout; timeout 60s; }}
+  set opening {{ type ipv4_addr; size 65535; flags dynamic,timeout; timeout 60s; }}
+  set connected {{ type ipv4_addr; size 65535; flags dynamic; }}
   chain spoofed {{
     type filter hook prerouting priority raw - 10; policy accept;
     iifname != "{prefix}*" accept
@@ -77,7 +91,9 @@ table inet {table} {{
   chain to_host {{
     type filter hook input priority filter - 10; policy accept;
     iifname != "{prefix}*" accept
+    ip daddr {gateway} udp dport 53 update @asking {{ ip saddr limit rate over {LOOKUPS_PER_SECOND_MAX}/second burst {LOOKUPS_BURST_MAX} packets }} drop
     ct state established,related accept
+    ct state new update @opening {{ ip saddr limit rate over {OPENED_PER_SECOND_MAX}/second burst {OPENED_BURST_MAX} packets }} drop
     ip daddr {gateway} udp dport 53 accept
     ip daddr {gateway} tcp dport 53 accept
     drop
@@ -92,6 +108,8 @@ table inet {table} {{
     ip daddr @denied drop
     oifname "{INTERFACE_PREFIX_ALL}*" drop
     meta nfproto != ipv4 drop
+    ct state new update @opening {{ ip saddr limit rate over {OPENED_PER_SECOND_MAX}/second burst {OPENED_BURST_MAX} packets }} drop
+    ct state new add @connected {{ ip saddr ct count over {CONNECTED_MAX} }} drop
   }}
   chain inward {{
     ct state established,related accept

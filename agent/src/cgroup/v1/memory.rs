@@ -9,6 +9,15 @@ use super::super::control::{CgroupError, Kept, Setting, apply, keyed, read_numbe
 
 const LIMIT: &str = "memory.limit_in_bytes";
 pub(in super::super) const LIMIT_WITH_SWAP: &str = "memory.memsw.limit_in_bytes";
+/// v1 counts the buffers of TCP sockets apart from memory, without a limit unless this is set: one container could then take
+/// all that net.ipv4.tcp_mem grants the whole machine, and everybody's connections would stall. Above it the kernel gives each
+/// connection no more than its least (some dozen KiB): it slows growth down and is no hard bound.
+const LIMIT_OF_TCP: &str = "memory.kmem.tcp.limit_in_bytes";
+
+/// A quarter of the memory; 4 MiB at least, some dozen connections at full speed.
+fn network_buffers_max(quota: &Quota) -> u64 {
+    (quota.memory_bytes.max / 4).max(4 << 20)
+}
 
 /// Sets both limits. The kernel refuses a moment in which memory is above memory+swap, so the order depends on the
 /// direction: lowering writes memory first, raising memory+swap first. A limit below what is in use makes the kernel
@@ -19,7 +28,8 @@ pub(in super::super) fn set(group: &Path, quota: &Quota) -> Result<(), CgroupErr
     let with_swap = Setting::optional(LIMIT_WITH_SWAP, max + quota.swap_bytes);
     // 60 is the kernel's default.
     let swappiness = if quota.swap_bytes == 0 { 0 } else { 60 };
-    apply(group, &[Setting::optional("memory.swappiness", swappiness)])?;
+    let network_buffers = Setting::optional(LIMIT_OF_TCP, network_buffers_max(quota));
+    apply(group, &[Setting::optional("memory.swappiness", swappiness), network_buffers])?;
     let lowers = max < read_number(&group.join(LIMIT))?;
     let done = if lowers { apply(group, &[memory, with_swap]) } else { apply(group, &[with_swap, memory]) };
     match done {

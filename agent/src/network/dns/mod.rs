@@ -1,17 +1,17 @@
 //! The DNS server that containers ask: on the gateway's address, UDP and TCP, forwarding to the host's resolvers, which
 //! containers could not reach themselves. It keeps no records and no cache; it refuses what is no plain query.
 //!
-//! Bounds: a query is under way for at most [`upstream::ANSWER_MS_MAX`] per resolver; all together at most [`QUERIES_MAX`], of one
-//! container at most [`QUERIES_PER_CLIENT_MAX`] (so that one cannot take them all), over TCP [`CONNECTIONS_MAX`]
-//! connections. Beyond a bound a query is dropped and the client's resolver asks again.
+//! Bounds: a query is under way for at most [`upstream::ANSWER_MS_MAX`] per resolver; all together at most [`QUERIES_MAX`] over UDP
+//! or TCP, over TCP on [`CONNECTIONS_MAX`] connections; of one container far less of each ([`clients`]), so that one cannot take
+//! them all. Beyond a bound a query is dropped and the client's resolver asks again.
 
+mod clients;
 mod upstream;
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -20,12 +20,12 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::NetworkError;
+use clients::Clients;
+pub(super) use clients::{QUERIES_BURST_MAX, QUERIES_PER_SECOND_MAX};
 use upstream::Upstream;
 
 /// One socket each; a quarter of the usual soft limit of 1,024 descriptors.
 const QUERIES_MAX: usize = 256;
-/// A resolver library asks two at a time (A and AAAA).
-const QUERIES_PER_CLIENT_MAX: usize = 32;
 const CONNECTIONS_MAX: usize = 64;
 /// Ends a TCP connection on which nothing comes.
 const IDLE: Duration = Duration::from_secs(10);
@@ -38,6 +38,7 @@ const DATAGRAM_BYTES_PLAIN: usize = 512;
 #[derive(Debug)]
 pub(super) struct Server {
     tasks: Vec<JoinHandle<()>>,
+    shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
@@ -45,7 +46,7 @@ struct Shared {
     upstream: Upstream,
     queries: Semaphore,
     connections: Arc<Semaphore>,
-    by_client: Mutex<HashMap<IpAddr, usize>>,
+    clients: Clients,
 }
 
 impl Server {
@@ -66,10 +67,16 @@ impl Server {
             upstream,
             queries: Semaphore::new(QUERIES_MAX),
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            by_client: Mutex::new(HashMap::new()),
+            clients: Clients::default(),
         });
-        let tasks = vec![tokio::spawn(serve_udp(udp, shared.clone())), tokio::spawn(serve_tcp(tcp, shared))];
-        Ok(Self { tasks })
+        let tasks =
+            vec![tokio::spawn(serve_udp(udp, shared.clone())), tokio::spawn(serve_tcp(tcp, shared.clone()))];
+        Ok(Self { tasks, shared })
+    }
+
+    /// Queries and connections of one client that were beyond its bounds.
+    pub(super) fn dropped(&self, client: IpAddr) -> u64 {
+        self.shared.clients.dropped(client)
     }
 
     pub(super) fn stop(&self) {
@@ -104,14 +111,17 @@ async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
     loop {
         let Ok(permit) = shared.connections.clone().acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, client)) => {
+            Ok((stream, client)) if shared.clients.connect(client.ip()) => {
                 let shared = shared.clone();
                 tokio::spawn(async move {
                     // How it ends concerns only the client.
                     let _ = serve_connection(stream, client.ip(), &shared).await;
+                    shared.clients.disconnect(client.ip());
                     drop(permit);
                 });
             }
+            // It has all it may have: closed.
+            Ok(_) => {}
             // Out of descriptors: accepting at once again would spin.
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
@@ -140,13 +150,16 @@ struct Place {
 
 impl Place {
     fn take(shared: &Arc<Shared>, client: IpAddr) -> Option<Self> {
-        let mut by_client = shared.by_client.lock().unwrap_or_else(PoisonError::into_inner);
-        let under_way = by_client.entry(client).or_default();
-        if *under_way >= QUERIES_PER_CLIENT_MAX {
+        if !shared.clients.begin(client, Instant::now()) {
             return None;
         }
-        shared.queries.try_acquire().ok()?.forget();
-        *under_way += 1;
+        match shared.queries.try_acquire() {
+            Ok(permit) => permit.forget(),
+            Err(_) => {
+                shared.clients.end(client);
+                return None;
+            }
+        }
         Some(Self { shared: shared.clone(), client })
     }
 }
@@ -154,13 +167,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.shared.queries.add_permits(1);
-        let mut by_client = self.shared.by_client.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(under_way) = by_client.get_mut(&self.client) {
-            *under_way -= 1;
-            if *under_way == 0 {
-                by_client.remove(&self.client);
-            }
-        }
+        self.shared.clients.end(self.client);
     }
 }
 

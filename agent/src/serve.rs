@@ -37,7 +37,7 @@ use crate::reconcile::memory::Memories;
 use crate::reconcile::on_host::{OnEdge, OnHost};
 use crate::reconcile::{Reconciler, Snapshot};
 use crate::routes::Routes;
-use crate::sampling::{Samples, out_of_memory};
+use crate::sampling::{Samples, at_limits, out_of_memory};
 
 /// How long the agent waits at start for a launcher that is being started, too.
 const LAUNCHER_TRIES: u32 = 150;
@@ -126,6 +126,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         edge: routes.stats(),
         routes: routes.status(),
     });
+    let limits = at_limits::tell(host.clone(), snapshots.clone(), journal.clone());
     let sources = reports::Sources {
         ledger: ledger.clone(),
         snapshots: snapshots.clone(),
@@ -145,6 +146,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     spawn_endless(&mut loops, reports::send(link.clone(), sources));
     spawn_endless(&mut loops, sessions::answer(link, logs.clone(), metrics.clone(), commands));
     spawn_endless(&mut loops, samples.keep_taking());
+    spawn_endless(&mut loops, limits);
     spawn_endless(&mut loops, out_of_memory::end_the_rest(host.clone(), snapshots.clone()));
     spawn_endless(&mut loops, host.disk.clone().keep_floors());
     spawn_endless(&mut loops, keep_tidy(host.clone(), logs.clone(), snapshots));

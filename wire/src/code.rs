@@ -60,6 +60,13 @@ codes! {
     R25 "The instance is not running",
     R26 "Quota cannot be applied to the running container",
     R27 "The connection to the command was lost",
+    R28 "Process limit reached",
+    R29 "CPU limit reached for long",
+    R30 "Memory limit reached, page cache given up",
+    R31 "Open files limit reached",
+    R32 "Inotify limit reached",
+    R33 "Too many name lookups",
+    R34 "Network buffers at their limit",
     // B: builds.
     B10 "No pack matches this source",
     B11 "Source is empty",

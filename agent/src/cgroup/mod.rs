@@ -17,6 +17,7 @@ mod group;
 mod hierarchy;
 mod idle;
 mod limits;
+mod refused;
 mod v1;
 mod v2;
 
@@ -35,6 +36,7 @@ pub use enforced::unenforced;
 use group::Groups;
 pub use group::{Cgroup, CgroupHandles, CgroupSample, REMOVE_WAIT_MS_MAX};
 use hierarchy::Hierarchy;
+pub use refused::Refused;
 
 use crate::installation::Installation;
 

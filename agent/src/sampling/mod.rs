@@ -1,6 +1,7 @@
 //! What instances cost and what the host has: read from the kernel every [`SAMPLE_EVERY`], and anew when somebody scrapes.
-//! Only reads; what is too much is for quotas to say.
+//! Only reads; what is too much is for quotas to say, and who ran into one is said by [`at_limits`].
 
+pub mod at_limits;
 mod host;
 pub mod out_of_memory;
 

@@ -6,6 +6,9 @@ use crate::failure::Failure;
 use crate::screen::left;
 use crate::session::Session;
 
+/// As many as the control plane keeps of an app.
+const KEPT_MAX: usize = 1_000;
+
 /// Arguments of `events`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -20,7 +23,8 @@ pub struct Arguments {
 /// As the API has it.
 pub async fn run(session: &Session<'_>, arguments: &Arguments) -> Result<(), Failure> {
     let app = session.app()?;
-    let mut events: Vec<Event> = session.client()?.get(&format!("/v1/apps/{app}/events")).await?;
+    let path = format!("/v1/apps/{app}/events?limit={}", arguments.number.clamp(1, KEPT_MAX));
+    let mut events: Vec<Event> = session.client()?.get(&path).await?;
     events.truncate(arguments.number);
     let columns = [left("WHEN"), left("PROCESS"), left("CODE"), left("WHAT")];
     if !session.screen.is_json() {

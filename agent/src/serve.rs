@@ -30,6 +30,7 @@ use crate::journal::Journal;
 use crate::launch::{Launcher, UidRanges};
 use crate::ledger::Ledger;
 use crate::link::{client::Link, reports, sessions, specs};
+use crate::logs::source::Places;
 use crate::logs::trim;
 use crate::metrics::{Metrics, server};
 use crate::network::{Network, NetworkConfig};
@@ -113,6 +114,8 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     .map_err(part("the directory of builds"))?;
     let registry = Registry { base_url: config.control_plane.clone(), token };
     let logs = config.data_dir.join("logs");
+    let log_places =
+        Places { instances: logs.clone(), access: config.edge_socket.with_file_name("access.log") };
 
     let machine = Arc::new(OnHost::new(host.clone(), registry, logs.clone(), builder, ledger.subscribe()));
     let commands = Arc::new(Commands::new(machine.clone()));
@@ -144,7 +147,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     );
     spawn_endless(&mut loops, specs::follow(link.clone(), ledger));
     spawn_endless(&mut loops, reports::send(link.clone(), sources));
-    spawn_endless(&mut loops, sessions::answer(link, logs.clone(), metrics.clone(), commands));
+    spawn_endless(&mut loops, sessions::answer(link, log_places, metrics.clone(), commands));
     spawn_endless(&mut loops, samples.keep_taking());
     spawn_endless(&mut loops, limits);
     spawn_endless(&mut loops, out_of_memory::end_the_rest(host.clone(), snapshots.clone()));

@@ -9,6 +9,7 @@ use berth_control_plane::app::{App, Clock};
 use berth_control_plane::config::{AppsUrl, Config};
 use berth_control_plane::store::Store;
 use berth_control_plane::{admin, git, serve};
+use berth_wire::quota::{Bounds, MIB};
 use clap::{Parser, Subcommand};
 use nix::sys::stat::{Mode, umask};
 use tracing_subscriber::EnvFilter;
@@ -37,6 +38,8 @@ enum Command {
         /// How the edge is reached; an app answers at NAME below this domain.
         #[arg(long)]
         apps_url: AppsUrl,
+        #[command(flatten)]
+        builds: Builds,
     },
     /// API tokens.
     #[command(subcommand)]
@@ -44,6 +47,34 @@ enum Command {
     /// Hosts.
     #[command(subcommand)]
     Host(Host),
+}
+
+/// What one build may use.
+#[derive(clap::Args)]
+struct Builds {
+    /// Memory of a build, in MiB (2048 if absent).
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(64..))]
+    build_memory_mib: Option<u32>,
+    /// What a build may write, in MiB (4096 if absent).
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(64..))]
+    build_disk_mib: Option<u32>,
+    /// How long a build may take, in seconds (900 if absent).
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    build_seconds: Option<u32>,
+}
+
+impl Builds {
+    fn apply(&self, config: &mut Config) {
+        let bound = |bounds: &mut Bounds, mebibytes: Option<u32>| {
+            if let Some(mebibytes) = mebibytes {
+                let max = u64::from(mebibytes) * MIB;
+                *bounds = Bounds::new(bounds.floor.min(max), max);
+            }
+        };
+        bound(&mut config.build_quota.memory_bytes, self.build_memory_mib);
+        bound(&mut config.build_quota.disk_bytes, self.build_disk_mib);
+        config.build_seconds_max = self.build_seconds.unwrap_or(config.build_seconds_max);
+    }
 }
 
 #[derive(Subcommand)]
@@ -101,8 +132,9 @@ async fn serve_or_administer() -> ExitCode {
 async fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
     let clock = Clock::system();
     match command {
-        Command::Serve { data, listen, public_url, apps_url } => {
-            let config = Config::new(&data, listen, &public_url, apps_url);
+        Command::Serve { data, listen, public_url, apps_url, builds } => {
+            let mut config = Config::new(&data, listen, &public_url, apps_url);
+            builds.apply(&mut config);
             serve::serve(App::open(config, clock).await?).await?;
         }
         Command::Token(Token::Create { data, name }) => {

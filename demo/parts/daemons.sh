@@ -60,12 +60,21 @@ keep() {
     trap '' INT
     while :; do
       "$@" >>"$data/run/$name.log" 2>&1 </dev/null & child=$!
-      echo "$child" >"$run/$name.pid"
+      echo "$child" >"$run/$name.pid.new" && mv "$run/$name.pid.new" "$run/$name.pid"
       wait "$child" || true
       sleep 0.2
     done
   ) &
   echo $! >"$run/$name.keeper"
+}
+
+# More options of `berthd serve` may stand in DATA/berthd.options; they are read at each start of it.
+control_plane() {
+  local options=()
+  read -ra options 2>/dev/null <"$data/berthd.options" || true
+  exec setpriv --reuid $control_uid --regid $control_uid --clear-groups --inh-caps=-all -- \
+    "$data/bin/berthd" serve --data "$data/control" --listen "127.0.0.1:$api_port" --public-url "$api" \
+    --apps-url "http://localhost:$edge_port" "${options[@]}"
 }
 
 daemons_up() {
@@ -74,8 +83,7 @@ daemons_up() {
   write_agent_config
   keep launcher "$data/bin/berth-launcher" --dir "$data/launcher" --edge-listen "127.0.0.1:$edge_port" --edge-user $edge_uid \
     -- "$data/bin/berth-edge" --dir "$data/edge"
-  keep control setpriv --reuid $control_uid --regid $control_uid --clear-groups --inh-caps=-all -- \
-    "$data/bin/berthd" serve --data "$data/control" --listen "127.0.0.1:$api_port" --public-url "$api" --apps-url "http://localhost:$edge_port"
+  keep control control_plane
   until_true 20 "control plane" curl -fsS "$api/healthz" || fail "the control plane does not answer" "see $run/control.log"
   keep agent "$data/bin/berth-agent" serve --config "$data/agent/agent.toml"
   export BERTH_URL=$api BERTH_TOKEN BERTH_CONFIG_DIR=$data/cli
@@ -101,7 +109,7 @@ daemons_down() {
   "$data/bin/berth-agent" teardown --config "$data/agent/agent.toml" >>"$run/agent.log" 2>&1 ||
     echo "teardown was not complete; see $run/agent.log" >&2
   wait_gone "$run/launcher.pid" 15
-  rm -f "$run"/*.keeper "$run"/*.pid "$data/env"
+  rm -f "$run"/*.keeper "$run"/*.pid "$run"/*.pid.new "$data/env"
   set -e
 }
 

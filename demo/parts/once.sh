@@ -102,8 +102,9 @@ metrics_are_good() {
 }
 
 logs_are_good() {
-  berth logs -n 500 --app "$app" >"$run/logs"
-  grep -qE 'app\[web\.[0-9]+\]: ' "$run/logs" && grep -qE 'berth\[[a-z0-9.]+\]: ' "$run/logs"
+  berth logs -n 500 --process web --app "$app" >"$run/logs" && berth logs -n 10 --process router --app "$app" >"$run/requests"
+  grep -qE 'app\[web\.[0-9]+\]: ' "$run/logs" && grep -qE 'berth\[[a-z0-9.]+\]: ' "$run/logs" &&
+    grep -qE 'router\[web\.[0-9]+\]: at=info method=GET ' "$run/requests"
 }
 
 once_destroy() {

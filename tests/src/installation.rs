@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::census;
+use crate::daemons::is_alive;
 use crate::leaks::Leaks;
 
 /// A running installation; [`Installation::finish`] takes it down and tells what it left behind.
@@ -153,13 +154,19 @@ impl Installation {
         serde_json::from_str(&text).map_err(|error| format!("{path}: {error}: {text}"))
     }
 
-    /// The process id of a daemon that the script keeps: `launcher`, `control`, `agent`.
+    /// The process id of a daemon that the script keeps: `launcher`, `control`, `agent`. Waits, while it is being started again, until
+    /// one lives.
+    #[track_caller]
     pub fn daemon(&self, name: &str) -> i32 {
         let file = self.data.join("run").join(format!("{name}.pid"));
-        fs::read_to_string(&file)
-            .ok()
-            .and_then(|t| t.trim().parse().ok())
-            .unwrap_or_else(|| panic!("no {}", file.display()))
+        let mut living = None;
+        let there = eventually(Duration::from_secs(20), || {
+            let text = fs::read_to_string(&file).unwrap_or_default();
+            // The file is complete with its newline; a process that was killed and not yet waited for is a zombie.
+            living = text.strip_suffix('\n').and_then(|pid| pid.parse().ok()).filter(|pid| is_alive(*pid));
+            living.is_some()
+        });
+        living.filter(|_| there).unwrap_or_else(|| panic!("no living process in {}", file.display()))
     }
 
     /// The `/metrics` of the agent.

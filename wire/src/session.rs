@@ -31,7 +31,7 @@ pub enum SessionRequest {
     Logs {
         /// Whose log.
         app: AppId,
-        /// Only this process type or instance: `web` or `web.1`.
+        /// Only this process type or instance, `web` or `web.1`, or only the requests: `router`.
         process: Option<String>,
         /// How many of the last lines.
         lines: u32,

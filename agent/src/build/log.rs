@@ -93,12 +93,6 @@ impl BuildLog {
         self.state().tail.iter().cloned().collect()
     }
 
-    /// All of it so far.
-    #[cfg(test)]
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.state().text).into_owned()
-    }
-
     /// Says that nothing more will be written: [`copy_to`] then ends once everything has arrived.
     pub fn close(&self) {
         let mut state = self.state();

@@ -25,8 +25,6 @@ use crate::config::BuildConfig;
 use crate::container::Host;
 use crate::image::Registry;
 
-#[cfg(test)]
-mod host_tests;
 mod log;
 mod manifest;
 mod pipeline;
@@ -188,7 +186,11 @@ impl Builder {
         let config = manifest::image_configuration(&app)?;
         let pushed = self.host.images.push(&self.registry, &build.repository, &layers, config).await;
         let image = pushed.map_err(|error| {
-            trouble(Code::B23, format!("The image could not be stored: {error}; push again"))
+            tracing::error!(%error, "could not store the image of a build");
+            trouble(
+                Code::B23,
+                format!("The image could not be stored: {}; push again", error.for_outsiders()),
+            )
         })?;
         log.detail(&format!("Done: {}", image.digest));
         Ok(Built { image, app })

@@ -185,7 +185,9 @@ impl Containers {
             self.host.disk.leave_to_layers(self.id);
             let kept = self.host.images.layer_from_upper(&scratch.upper, &key).await;
             layer = Some(kept.map_err(|error| {
-                trouble(Code::B23, format!("What a build step made could not be kept: {error}; push again"))
+                tracing::error!(%error, "could not keep what a build step made");
+                let why = error.for_outsiders();
+                trouble(Code::B23, format!("What a build step made could not be kept: {why}; push again"))
             })?);
         }
         Ok(Ran { exit, answer, layer, disk_full })

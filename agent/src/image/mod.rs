@@ -104,6 +104,24 @@ pub enum ImageError {
 }
 
 /// Why something failed, for a file operation that did.
+impl ImageError {
+    /// For people who do not run the host: without its paths and addresses.
+    pub fn for_outsiders(&self) -> String {
+        match self {
+            Self::Io { action, source, .. } => format!("the host could not {action} it: {source}"),
+            Self::Full(_) => "no space left on the host".to_owned(),
+            Self::Refused(why) => why.clone(),
+            Self::Unpacker(_) | Self::Elsewhere(_) => "the host failed at it".to_owned(),
+            Self::Source(source) => format!("reading it broke off: {}", source.kind()),
+            Self::Unreachable { .. } => "the registry cannot be reached".to_owned(),
+            Self::Answer { status, .. } => format!("the registry answers {status}"),
+            Self::Digest { what, .. } => format!("{what} was damaged on its way"),
+            Self::Malformed { what, .. } => format!("{what} cannot be understood"),
+            Self::Interrupted => "it was interrupted".to_owned(),
+        }
+    }
+}
+
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ImageError {
     let path = path.to_owned();
     move |source| match source.kind() {

@@ -1,10 +1,11 @@
 //! Claiming a slot: one file per slot under `/run/berth/slots`, holding the id of who has it. `/run` empties at a
 //! restart of the machine, as do the resources the claim stands for.
 //!
-//! A claim whose installation has neither a runtime directory nor a cgroup is stale and is taken over; all of it happens under one lock
-//! file, so that two agents starting at once cannot both take a slot. Addresses in use by somebody else make a slot unusable.
+//! Whoever works under a claim holds a shared lock on its file. A claim that nobody holds, and whose installation has neither a
+//! cgroup nor an interface, is stale and is taken over when no slot is free. All of it happens under one lock file, so that two
+//! agents starting at once cannot both take a slot. Addresses in use by somebody else make a slot unusable.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Block, SLOTS, cgroup_parent, slot_addresses};
+use super::{Block, SLOTS, cgroup_parent, interface_prefix, slot_addresses};
 
 const RUN: &str = "/run/berth";
 /// Directory of the claims under [`RUN`].
@@ -50,8 +51,8 @@ pub(super) fn runtime_dir(id: &str) -> Result<PathBuf, ClaimError> {
     Ok(dir)
 }
 
-/// The slot of this id, claimed now if it has none yet.
-pub(super) fn slot(id: &str) -> Result<u32, ClaimError> {
+/// The slot of this id, claimed now if it has none yet, and what keeps the claim alive while it is open.
+pub(super) fn slot(id: &str) -> Result<(u32, File), ClaimError> {
     let slots = Path::new(RUN).join(SLOTS_DIR);
     make_private(&slots)?;
     let _lock = lock(&slots)?;
@@ -59,31 +60,27 @@ pub(super) fn slot(id: &str) -> Result<u32, ClaimError> {
     let order: Vec<u32> = (0..SLOTS).map(|i| (first + i) % SLOTS).collect();
     let owners: Vec<Option<String>> = order.iter().map(|slot| owner(&slots, *slot)).collect();
     if let Some(mine) = owners.iter().position(|owner| owner.as_deref() == Some(id)) {
-        return Ok(order[mine]);
+        return Ok((order[mine], hold(&slots, order[mine])?));
     }
     let addresses = addresses_in_use();
-    for (slot, owner) in order.into_iter().zip(owners) {
-        let stale = owner.as_deref().is_none_or(|owner| !is_alive(owner));
-        let foreign = addresses.iter().any(|used| slot_addresses(slot).overlaps(*used));
-        if stale && !foreign {
-            let path = slots.join(slot.to_string());
-            fs::write(&path, id).map_err(io_error("claim", &path))?;
-            // Made under the lock: it is what keeps the claim alive.
-            runtime_dir(id)?;
-            return Ok(slot);
-        }
+    let usable = |slot: u32| !addresses.iter().any(|used| slot_addresses(slot).overlaps(*used));
+    let all = || order.iter().zip(&owners).filter(|(slot, _)| usable(**slot));
+    let free = all().find(|(_, owner)| owner.is_none());
+    let stale = || all().find(|(slot, owner)| owner.as_deref().is_some_and(|o| !is_alive(&slots, **slot, o)));
+    let Some((&slot, before)) = free.or_else(stale) else { return Err(ClaimError::NoSlot) };
+    if let Some(before) = before {
+        tracing::info!(slot, before, "taking over a stale claim");
+        remove_runtime_dir(before)?;
     }
-    Err(ClaimError::NoSlot)
+    let path = slots.join(slot.to_string());
+    fs::write(&path, id).map_err(io_error("claim", &path))?;
+    Ok((slot, hold(&slots, slot)?))
 }
 
 /// Gives up the claim and removes the runtime directory.
 pub(super) fn release(id: &str, slot: Option<u32>) -> Result<(), ClaimError> {
     let slots = Path::new(RUN).join(SLOTS_DIR);
-    let dir = Path::new(RUN).join(id);
-    match fs::remove_dir_all(&dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error("remove", &dir)(error)),
-        _ => {}
-    }
+    remove_runtime_dir(id)?;
     let Some(slot) = slot else { return Ok(()) };
     let _lock = lock(&slots)?;
     if owner(&slots, slot).as_deref() == Some(id) {
@@ -91,6 +88,14 @@ pub(super) fn release(id: &str, slot: Option<u32>) -> Result<(), ClaimError> {
         fs::remove_file(&path).map_err(io_error("remove", &path))?;
     }
     Ok(())
+}
+
+fn remove_runtime_dir(id: &str) -> Result<(), ClaimError> {
+    let dir = Path::new(RUN).join(id);
+    match fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &dir)(error)),
+        _ => Ok(()),
+    }
 }
 
 fn make_private(dir: &Path) -> Result<(), ClaimError> {
@@ -115,12 +120,26 @@ fn owner(slots: &Path, slot: u32) -> Option<String> {
     Some(id)
 }
 
-fn is_alive(id: &str) -> bool {
-    let parent = cgroup_parent(id);
-    Path::new(RUN).join(id).exists()
-        || ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
-            .iter()
-            .any(|root| Path::new(root).join(&parent).exists())
+/// Keeps a claim alive for as long as the file is open.
+fn hold(slots: &Path, slot: u32) -> Result<File, ClaimError> {
+    let path = slots.join(slot.to_string());
+    let file = File::open(&path).map_err(io_error("open", &path))?;
+    file.lock_shared().map_err(io_error("lock", &path))?;
+    Ok(file)
+}
+
+/// Whether somebody works under a claim, or something of it is left on the machine. What cannot be found out counts as such.
+fn is_alive(slots: &Path, slot: u32, id: &str) -> bool {
+    let held = match File::open(slots.join(slot.to_string())).map(|claim| claim.try_lock()) {
+        Ok(Ok(())) => false,
+        Ok(Err(TryLockError::WouldBlock | TryLockError::Error(_))) => true,
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    };
+    let (parent, prefix) = (cgroup_parent(id), interface_prefix(Some(slot)));
+    let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/memory"];
+    held || roots.iter().any(|root| Path::new(root).join(&parent).exists())
+        || fs::read_to_string("/proc/thread-self/net/dev")
+            .map_or(true, |all| all.lines().any(|line| line.trim_start().starts_with(&prefix)))
 }
 
 /// Destinations of this network namespace's routes that lie in 198.18.0.0/15 or more specific, from
@@ -167,12 +186,18 @@ mod tests {
             return;
         }
         let id = format!("t-claim-{}", std::process::id());
-        let slot_first = slot(&id).unwrap();
-        assert_eq!(slot(&id).unwrap(), slot_first);
+        let (slot_first, held) = slot(&id).unwrap();
+        drop(held);
+        let (slot_again, held) = slot(&id).unwrap();
+        assert_eq!(slot_again, slot_first);
         let other = format!("{id}-b");
-        let slot_other = slot(&other).unwrap();
+        let (slot_other, _held_other) = slot(&other).unwrap();
         assert_ne!(slot_other, slot_first);
         release(&other, Some(slot_other)).unwrap();
+        let slots = Path::new(RUN).join(SLOTS_DIR);
+        assert!(is_alive(&slots, slot_first, &id), "its holder lives");
+        drop(held);
+        assert!(!is_alive(&slots, slot_first, &id), "nobody holds it and nothing is left");
         release(&id, Some(slot_first)).unwrap();
         assert!(!Path::new(RUN).join(&id).exists());
         assert_ne!(owner(&Path::new(RUN).join(SLOTS_DIR), slot_first).as_deref(), Some(id.as_str()));

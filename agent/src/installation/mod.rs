@@ -14,9 +14,11 @@
 mod claim;
 
 use std::fmt;
+use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 pub use claim::ClaimError;
 
@@ -129,18 +131,26 @@ pub struct Installation {
     /// None is `default`.
     slot: Option<u32>,
     runtime_dir: PathBuf,
+    /// Held open as long as somebody here works under the claim.
+    _held: Option<Arc<File>>,
 }
 
 impl Installation {
-    /// Claims what belongs to this id; the same id gets the same slot again until the claim is released or
-    /// the machine restarts.
+    /// Claims what belongs to this id; the same id gets the same slot again until the claim is released, the machine restarts, or
+    /// all slots are claimed and neither a process works under this claim nor anything of it is left on the machine.
     ///
     /// # Errors
     /// A malformed id; all slots in use; `/run/berth` cannot be written (not root).
     pub fn new(id: &str) -> Result<Self, InstallationError> {
         check_id(id)?;
-        let slot = if id == DEFAULT_ID { None } else { Some(claim::slot(id)?) };
-        Ok(Self { id: id.to_owned(), slot, runtime_dir: claim::runtime_dir(id)? })
+        let (slot, held) = match id {
+            DEFAULT_ID => (None, None),
+            _ => {
+                let (slot, held) = claim::slot(id)?;
+                (Some(slot), Some(Arc::new(held)))
+            }
+        };
+        Ok(Self { id: id.to_owned(), slot, runtime_dir: claim::runtime_dir(id)?, _held: held })
     }
 
     /// The id itself.
@@ -160,7 +170,7 @@ impl Installation {
 
     /// What every interface's name starts with: 6 of the 15 characters the kernel allows.
     pub fn interface_prefix(&self) -> String {
-        format!("{INTERFACE_PREFIX_ALL}{:02}-", self.slot.map_or(0, |slot| slot + 1))
+        interface_prefix(self.slot)
     }
 
     /// Where containers' addresses come from.
@@ -222,6 +232,10 @@ fn cgroup_parent(id: &str) -> String {
     format!("berth-{id}")
 }
 
+fn interface_prefix(slot: Option<u32>) -> String {
+    format!("{INTERFACE_PREFIX_ALL}{:02}-", slot.map_or(0, |slot| slot + 1))
+}
+
 /// The n-th /22 of 198.19.0.0/16.
 fn slot_addresses(slot: u32) -> Block {
     let base = u32::from(Ipv4Addr::new(198, 19, 0, 0)) + slot * 1_024;
@@ -233,7 +247,7 @@ mod tests {
     use super::*;
 
     fn with_slot(slot: Option<u32>) -> Installation {
-        Installation { id: "t-x".into(), slot, runtime_dir: PathBuf::new() }
+        Installation { id: "t-x".into(), slot, runtime_dir: PathBuf::new(), _held: None }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Sessions: learns who waits for a stream and opens one for each. A session that breaks off is not resumed; whoever opened it
 //! asks again.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use berth_wire::attach::PROTOCOL;
@@ -17,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::client::{BackOff, Link, LinkError, WAIT};
 use crate::logs::serve::{Wanted, serve};
+use crate::logs::source::{Places, Selection};
 
 /// Streams at a time. Each follower has a thread that mostly sleeps (its stack is 8 KiB touched), and a file descriptor per instance.
 const SESSIONS_AT_ONCE: usize = 64;
@@ -44,7 +44,7 @@ pub trait Attend: Send + Sync + 'static {
 /// Serves sessions for ever.
 pub async fn answer<S: Scrape, A: Attend>(
     link: Link,
-    logs: PathBuf,
+    logs: Places,
     metrics: Arc<S>,
     commands: Arc<A>,
 ) -> std::convert::Infallible {
@@ -88,7 +88,7 @@ async fn ask(link: &Link) -> Result<Vec<Session>, LinkError> {
 
 async fn stream<S: Scrape>(
     link: &Link,
-    logs: PathBuf,
+    logs: Places,
     metrics: Arc<S>,
     session: Session,
 ) -> Result<(), LinkError> {
@@ -96,8 +96,9 @@ async fn stream<S: Scrape>(
         SessionRequest::Metrics => Body::from(metrics.scrape().await),
         SessionRequest::Logs { app, process, lines, follow } => {
             let (send, receive) = mpsc::channel(LINES_WAITING_MAX);
-            let wanted = Wanted { app, process, lines, follow };
-            tokio::task::spawn_blocking(move || serve(&logs, &wanted, &send));
+            let selection = Selection { places: logs, app, process };
+            let wanted = Wanted { selection, lines, follow };
+            tokio::task::spawn_blocking(move || serve(wanted, &send));
             Body::wrap_stream(ReceiverStream::new(receive).map(|line| encode(&line)))
         }
         SessionRequest::Attach { .. } | SessionRequest::Exec { .. } => return Ok(()),

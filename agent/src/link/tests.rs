@@ -24,6 +24,7 @@ use super::sessions::{self, Scrape};
 use super::specs;
 use crate::journal::{Happening, Journal};
 use crate::ledger::Ledger;
+use crate::logs::source::Places;
 use crate::reconcile::Snapshot;
 
 const HOST: HostId = HostId(Uuid::from_u128(1));
@@ -226,6 +227,7 @@ async fn sessions_must_stream_logs_and_metrics() {
     std::fs::create_dir_all(&dir).unwrap();
     let file = "web.1.01980000-0000-7000-8000-000000000001.log";
     std::fs::write(dir.join(file), "1000000 one\n2000000 two\n").unwrap();
+    let logs = Places { instances: logs, access: played.dir.path().join("access.log") };
     tokio::spawn(sessions::answer(played.link.clone(), logs, Arc::new(NoSamples), Arc::new(NoCommands)));
     let (first, second) = (SessionId(Uuid::from_u128(11)), SessionId(Uuid::from_u128(12)));
     played.plane.sessions.lock().unwrap().extend([

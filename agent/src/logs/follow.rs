@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use berth_wire::log::LogLine;
 
 use super::history::Position;
-use super::line::parse;
-use super::name::{LogName, list, rotated};
+use super::name::rotated;
+use super::source::{Selection, Source, open};
 
 /// Read of one file at one look; what is more waits for the next, which then follows at once.
 const LOOK_BYTES_MAX: usize = 1 << 20;
@@ -22,9 +22,8 @@ const LOOK_BYTES_MAX: usize = 1 << 20;
 /// Follows the logs of one app.
 #[derive(Debug)]
 pub struct Follower {
-    app_dir: PathBuf,
-    filter: Option<String>,
-    files: BTreeMap<LogName, Followed>,
+    selection: Selection,
+    files: BTreeMap<Source, Followed>,
 }
 
 #[derive(Debug)]
@@ -44,30 +43,26 @@ pub struct Look {
 
 impl Follower {
     /// Goes on where a history ended.
-    pub fn new(app_dir: PathBuf, filter: Option<String>, positions: Vec<Position>) -> Self {
-        let followed = |p: Position| (p.name, Followed { file: p.file, offset: p.offset });
-        Self { app_dir, filter, files: positions.into_iter().map(followed).collect() }
+    pub fn new(selection: Selection, positions: Vec<Position>) -> Self {
+        let followed = |p: Position| (p.source, Followed { file: p.file, offset: p.offset });
+        Self { selection, files: positions.into_iter().map(followed).collect() }
     }
 
     /// Reads what is new.
     pub fn look(&mut self) -> Look {
         let mut look = Look::default();
-        for name in list(&self.app_dir, self.filter.as_deref()) {
-            if !self.files.contains_key(&name)
-                && let Some(followed) = first(&self.app_dir.join(name.file_name()))
+        for source in self.selection.sources() {
+            if !self.files.contains_key(&source)
+                && let Some(followed) = first(source.path())
             {
-                self.files.insert(name, followed);
+                self.files.insert(source, followed);
             }
         }
-        let app_dir = self.app_dir.clone();
-        self.files.retain(|name, followed| {
-            let path = app_dir.join(name.file_name());
-            match followed.look(&path, &name.label(), &mut look) {
-                Ok(keep) => keep,
-                Err(error) => {
-                    tracing::warn!(%error, path = %path.display(), "could not read a log any further");
-                    false
-                }
+        self.files.retain(|source, followed| match followed.look(source, &mut look) {
+            Ok(keep) => keep,
+            Err(error) => {
+                tracing::warn!(%error, path = %source.path().display(), "could not read a log any further");
+                false
             }
         });
         look.lines.sort_by_key(|line| line.at);
@@ -77,17 +72,18 @@ impl Follower {
 
 /// A log that appeared: from its start, and from its rotated part if it was rotated before it was seen.
 fn first(path: &Path) -> Option<Followed> {
-    let file = File::open(rotated(path)).or_else(|_| File::open(path)).ok()?;
+    let file = open(&rotated(path)).or_else(|_| open(path)).ok()?;
     Some(Followed { file, offset: 0 })
 }
 
 impl Followed {
     /// Reads on; false once the log is gone and read to its end.
-    fn look(&mut self, path: &Path, label: &str, look: &mut Look) -> io::Result<bool> {
+    fn look(&mut self, source: &Source, look: &mut Look) -> io::Result<bool> {
+        let path = source.path();
         loop {
             // Asked before reading: what the old file has after this, it had before it was renamed.
             let now_at_path = inode(path)?;
-            if self.read(label, look)? {
+            if self.read(source, look)? {
                 look.more = true;
                 return Ok(true);
             }
@@ -103,7 +99,7 @@ impl Followed {
                 (Some(_), None) => return Ok(true),
                 (None, None) => return Ok(false),
             };
-            match File::open(next) {
+            match open(&next) {
                 Ok(file) => *self = Followed { file, offset: 0 },
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
                 Err(e) => return Err(e),
@@ -112,7 +108,7 @@ impl Followed {
     }
 
     /// Reads complete lines up to the end of the file or the bound; whether the bound was met.
-    fn read(&mut self, label: &str, look: &mut Look) -> io::Result<bool> {
+    fn read(&mut self, source: &Source, look: &mut Look) -> io::Result<bool> {
         let mut bytes = vec![0; LOOK_BYTES_MAX];
         let mut filled = 0;
         while filled < bytes.len() {
@@ -124,14 +120,14 @@ impl Followed {
             }
         }
         let full = filled == bytes.len();
-        // A full block without a newline is no line of the launcher's: it is passed over whole.
+        // A full block without a newline is no line of the launcher's or the edge's: it is passed over whole.
         let complete = match bytes[..filled].iter().rposition(|&b| b == b'\n') {
             Some(newline) => newline + 1,
             None if full => filled,
             None => 0,
         };
         for line in bytes[..complete].split(|&b| b == b'\n') {
-            look.lines.extend(parse(line).into_iter().map(|stamped| stamped.into_line(label)));
+            look.lines.extend(source.lines(line));
         }
         self.offset += complete as u64;
         Ok(full)
@@ -139,7 +135,7 @@ impl Followed {
 }
 
 fn inode(path: &Path) -> io::Result<Option<u64>> {
-    match std::fs::metadata(path) {
+    match std::fs::symlink_metadata(path) {
         Ok(metadata) => Ok(Some(metadata.ino())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
@@ -149,9 +145,17 @@ fn inode(path: &Path) -> io::Result<Option<u64>> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::path::PathBuf;
+
+    use berth_wire::id::AppId;
+    use uuid::Uuid;
 
     use super::super::history::history;
+    use super::super::name::{LogName, app_dir};
+    use super::super::source::Places;
     use super::*;
+
+    const APP: AppId = AppId(Uuid::from_u128(7));
 
     struct Log {
         dir: tempfile::TempDir,
@@ -160,7 +164,9 @@ mod tests {
 
     impl Log {
         fn new() -> Self {
-            Self { dir: tempfile::tempdir().unwrap(), written: 0 }
+            let log = Self { dir: tempfile::tempdir().unwrap(), written: 0 };
+            std::fs::create_dir(app_dir(log.dir.path(), APP)).unwrap();
+            log
         }
 
         fn name() -> LogName {
@@ -168,7 +174,11 @@ mod tests {
         }
 
         fn path(&self) -> PathBuf {
-            self.dir.path().join(Self::name().file_name())
+            app_dir(self.dir.path(), APP).join(Self::name().file_name())
+        }
+
+        fn access(&self) -> PathBuf {
+            self.dir.path().join("access.log")
         }
 
         fn write(&mut self, lines: u64) {
@@ -184,8 +194,10 @@ mod tests {
         }
 
         fn follow(&self) -> Follower {
-            let (_, positions) = history(self.dir.path(), &[Self::name()], 0);
-            Follower::new(self.dir.path().to_owned(), None, positions)
+            let places = Places { instances: self.dir.path().to_owned(), access: self.access() };
+            let selection = Selection { places, app: APP, process: None };
+            let (_, positions) = history(&selection.sources(), 0);
+            Follower::new(selection, positions)
         }
     }
 
@@ -221,6 +233,29 @@ mod tests {
         }
         let wanted: Vec<String> = (3..=log.written).map(|n| format!("line {n}")).collect();
         assert_eq!(seen, wanted);
+    }
+
+    #[test]
+    fn the_apps_own_requests_must_come_from_the_edge_across_its_rotation() {
+        let log = Log::new();
+        let request = |app: AppId, path: &str| {
+            format!(
+                "{{\"time\":\"2026-11-24T16:20:00Z\",\"method\":\"GET\",\"host\":\"h\",\"path\":\"{path}\",\"status\":200,\
+                 \"bytes\":1,\"queue_ms\":0,\"connect_ms\":0,\"service_ms\":1,\"client\":\"::1\",\"request_id\":\"r\",\
+                 \"app_id\":\"{app}\",\"process\":\"web.1\",\"code\":null}}\n"
+            )
+        };
+        let other = AppId(Uuid::from_u128(8));
+        std::fs::write(log.access(), request(APP, "/before")).unwrap();
+        let mut follower = log.follow();
+        let mut file = File::options().append(true).open(log.access()).unwrap();
+        file.write_all((request(APP, "/a") + &request(other, "/b")).as_bytes()).unwrap();
+        std::fs::rename(log.access(), rotated(&log.access())).unwrap();
+        std::fs::write(log.access(), request(other, "/c") + &request(APP, "/d")).unwrap();
+        let seen = texts(&mut follower);
+        assert!(seen.len() == 2 && seen[0].contains("\"/a\"") && seen[1].contains("\"/d\""), "{seen:?}");
+        let (past, _) = history(&follower.selection.sources(), 2);
+        assert!(past.len() == 2 && past[0].text.contains("\"/a\""), "{past:?}");
     }
 
     #[test]

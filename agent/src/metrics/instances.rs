@@ -97,9 +97,12 @@ fn gauges<I: Iterator<Item = (Labels, f64)>>(families: &mut Families, each: impl
             spec.quota.cpu_millis.max as f64 * CPU_PERIOD_US / 1_000.0
         }),
         ("container_spec_cpu_period", "Period of its CPU quota, in microseconds.", |_, _| CPU_PERIOD_US),
-        ("container_fs_usage_bytes", "Bytes it has written to its own root.", |_, s| {
-            s.disk_usage_bytes as f64
-        }),
+        (
+            "container_fs_usage_bytes",
+            "Bytes it has written to its own root. Lags behind: data counts when the file system writes it, metadata when it \
+             commits, up to 30 seconds later.",
+            |_, s| s.disk_usage_bytes as f64,
+        ),
         ("container_fs_limit_bytes", "The most bytes it may write to its own root.", |spec, _| {
             spec.quota.disk_bytes.max as f64
         }),

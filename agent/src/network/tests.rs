@@ -111,6 +111,13 @@ fn on_a_host<F: Future<Output = ()>>(
             ip("link set eth0 up");
         });
         ip("route add default via 203.0.113.1");
+        // The kernel notices the peer a moment later; what looks at the interface before and after would see a difference.
+        let state = || Command::new("ip").args(["-o", "link", "show", "up0"]).output().unwrap().stdout;
+        for _ in 0..1_000 {
+            if String::from_utf8_lossy(&state()).contains("state UP") {
+                break;
+            }
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(test(installation.clone(), own, internet));
         installation.release().unwrap();
@@ -238,6 +245,28 @@ fn a_restarted_agent_must_take_over_and_closing_must_leave_nothing() {
         network.close_down().await.unwrap();
         network.close_down().await.unwrap();
         assert_eq!(snapshot(), before);
+    });
+}
+
+#[test]
+fn who_leaves_must_free_his_address_at_once_and_his_interface_without_being_waited_for() {
+    on_a_host("leave", async |installation, _host, _internet| {
+        let network = Network::open(&installation, NetworkConfig::default()).await.unwrap();
+        let (gone, restarting) = (Container::attached(&network).await, Container::attached(&network).await);
+        let free = network.free();
+        network.leave(gone.id, true).await.unwrap();
+        assert_eq!((network.get(gone.id), network.free()), (None, free + 1));
+        network.leave(restarting.id, false).await.unwrap();
+        assert_eq!(network.get(restarting.id), Some(restarting.endpoint.clone()));
+        // The next one may get the same address, and with it the same name, while the old interface is on its way out.
+        let next = Container::attached(&network).await;
+        network.settle().await;
+        assert!(network.sample(next.id).is_ok());
+        assert!(matches!(network.sample(restarting.id), Err(NetworkError::NoInterface(_))));
+        network.leave(gone.id, true).await.unwrap();
+        network.leave(restarting.id, true).await.unwrap();
+        assert_eq!(network.list(), [next.id]);
+        network.close_down().await.unwrap();
     });
 }
 

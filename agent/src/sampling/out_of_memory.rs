@@ -1,5 +1,9 @@
 //! Where the kernel's OOM killer ends one process instead of the container (cgroup v1 has no memory.oom.group), ends the rest:
 //! running out of memory is one event of the whole container.
+//!
+//! A container whose first process was the one is over already; this is for its other processes, and for those that `exec` put
+//! beside them. The kernel's count goes with the cgroup, and each start makes a new one: what was killed once is not killed again
+//! after its restart.
 
 use std::sync::Arc;
 use std::time::Duration;

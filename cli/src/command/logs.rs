@@ -34,7 +34,7 @@ pub struct Arguments {
     #[arg(short, long, default_value_t = 100, value_name = "LINES",
           value_parser = clap::value_parser!(u32).range(0..=i64::from(LOG_LINES_MAX)))]
     number: u32,
-    /// Only this process type or instance: web or web.1
+    /// Only this process type or instance, web or web.1, or only requests: router
     #[arg(short, long, value_name = "NAME")]
     process: Option<String>,
 }

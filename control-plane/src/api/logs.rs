@@ -50,7 +50,7 @@ pub struct Which {
     /// Whether to go on with new ones.
     #[serde(default)]
     follow: bool,
-    /// Only this process type or instance: `web` or `web.1`.
+    /// Only this process type or instance, `web` or `web.1`, or only the requests: `router`.
     process: Option<String>,
 }
 

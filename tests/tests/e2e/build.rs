@@ -23,6 +23,14 @@ fn python(berth: &Installation) {
     assert!(said.contains("v1"), "no release:\n{said}");
     assert!(said.contains("http://e2e-python.localhost"), "no URL:\n{said}");
     body_must_come_to_have(berth, "e2e-python", "/", &head);
+    // What a build only borrows is in no layer.
+    let layers = std::fs::read_dir(berth.data.join("agent/pool/layers")).into_iter().flatten().flatten();
+    let kept: Vec<_> =
+        layers.filter(|l| l.file_name().to_string_lossy().starts_with("key-")).map(|l| l.path()).collect();
+    assert!(!kept.is_empty(), "the build left no layer");
+    for stray in ["root/berth", "root/etc/ssl", "root/tmp/berth-env"] {
+        assert!(!kept.iter().any(|layer| layer.join(stray).exists()), "a layer has {stray}");
+    }
 }
 
 fn node(berth: &Installation) {

@@ -44,7 +44,7 @@ fn daemon_dies(berth: &Installation, daemon: &str) {
     berth.berth_ok(&["config", "set", "GREETING=afterwards", "-a", &app]);
     body_must_come_to_have(berth, &app, "/", "greeting=afterwards");
     traffic.must_not_have_failed();
-    let log = berth.berth_ok(&["logs", "-n", "1000", "-a", &app]);
+    let log = berth.berth_ok(&["logs", "-n", "1000", "--process", "web", "-a", &app]);
     assert_eq!(log.matches("]: meanwhile ").count(), 20, "log lines were lost:\n{log}");
 }
 

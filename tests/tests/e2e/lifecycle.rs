@@ -55,7 +55,9 @@ fn crash(berth: &Installation) {
     body_must_come_to_have(berth, app, "/", "version=one");
     let restarts = || berth.berth_json(&["ps", "-a", app])[0]["restarts"].as_u64();
     assert!(eventually(Duration::from_secs(20), || restarts() >= Some(1)), "restarts: {:?}", restarts());
-    assert!(berth.berth_ok(&["logs", "-n", "100", "-a", app]).contains("crashing as told"));
+    assert!(
+        berth.berth_ok(&["logs", "-n", "100", "--process", "web", "-a", app]).contains("crashing as told")
+    );
 }
 
 fn out_of_memory(berth: &Installation) {

@@ -12,6 +12,7 @@ use crate::Scenario;
 
 pub const ALL: &[Scenario] = &[
     ("logs_must_be_stamped_and_followed_without_loss", logs),
+    ("requests_must_appear_in_the_log_of_their_app_only", requests),
     ("metrics_must_pass_promtool_and_name_the_app", metrics),
     ("a_real_prometheus_must_scrape_agent_and_control_plane", prometheus),
     ("the_openapi_document_must_name_every_v1_path", openapi),
@@ -49,6 +50,48 @@ fn logs(berth: &Installation) {
     assert!(all.contains("berth[web.1]: ") && all.contains("tick 299"), "{all}");
     let only = berth.berth_ok(&["logs", "-n", "5", "--process", "web.1", "-a", app]);
     assert!(only.lines().count() <= 5 && only.contains("web.1"), "{only}");
+}
+
+fn requests(berth: &Installation) {
+    let (app, other) = ("e2e-requests", "e2e-requests-other");
+    for app in [app, other] {
+        Repository::of_app(berth, app, "tests/apps/probe").push_ok();
+    }
+    let mut follow = berth
+        .command("berth")
+        .args(["logs", "-f", "-n", "0", "--process", "router", "-a", app])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("berth logs -f: {e}"));
+    let mut lines = BufReader::new(follow.stdout.take().unwrap_or_else(|| panic!("no output"))).lines();
+    // Asked until the follower has seen one: it is there a while after its process.
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            eventually(Duration::from_secs(30), || {
+                assert_eq!(get(berth, other, "/slow?seconds=0").status, 200);
+                assert_eq!(get(berth, app, "/?token=secret").status, 200);
+                done.load(std::sync::atomic::Ordering::Relaxed)
+            })
+        });
+        let seen = lines.next().and_then(Result::ok).unwrap_or_default();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(asking.join().unwrap_or_default(), "no request was followed");
+        seen
+    });
+    follow.kill().and_then(|()| follow.wait().map(drop)).unwrap_or_else(|e| panic!("ending berth logs: {e}"));
+    let wanted = format!("router[web.1]: at=info method=GET path=\"/\" host={app}.localhost ");
+    assert!(
+        seen.contains(&wanted) && seen.contains(" dyno=web.1 ") && seen.contains(" status=200 "),
+        "{seen}"
+    );
+    let history = || berth.berth_ok(&["logs", "-n", "1000", "-a", app]);
+    assert!(eventually(Duration::from_secs(5), || history().contains(&wanted)), "{}", history());
+    assert!(!history().contains("/slow") && !history().contains("secret"), "{}", history());
+    let theirs = berth.berth_ok(&["logs", "-n", "1000", "-a", other]);
+    assert!(theirs.contains("path=\"/slow\"") && !theirs.contains(&format!("host={app}.")), "{theirs}");
+    let instances = berth.berth_ok(&["logs", "-n", "1000", "--process", "web", "-a", app]);
+    assert!(!instances.contains(" router["), "{instances}");
 }
 
 fn promtool(text: &str) {

@@ -12,6 +12,7 @@ use crate::Scenario;
 
 pub const ALL: &[Scenario] = &[
     ("a_larger_quota_must_reach_a_running_instance_under_traffic", raised_while_it_runs),
+    ("lines_above_the_log_rate_must_be_counted_in_the_log", log_rate),
     ("a_quota_below_what_is_in_use_must_bring_a_new_instance", lowered_below_use),
 ];
 
@@ -64,10 +65,33 @@ fn raised_while_it_runs(berth: &Installation) {
     assert_eq!(get(berth, app, "/memory?mib=560").status, 200);
     assert_eq!(get(berth, app, "/forks?count=100").status, 507);
     get(berth, app, "/log?lines=400&text=chatter");
-    let lines = || berth.berth_ok(&["logs", "-n", "500", "-a", app]).matches("chatter").count();
+    let lines =
+        || berth.berth_ok(&["logs", "-n", "500", "--process", "web", "-a", app]).matches("chatter").count();
     assert!(eventually(Duration::from_secs(5), || lines() > 0));
     assert!(lines() < 50, "{} of 400 lines were let through at 5 a second", lines());
     traffic.must_not_have_failed();
+}
+
+fn log_rate(berth: &Installation) {
+    let app = "e2e-chatty";
+    Repository::of_app(berth, app, "tests/apps/probe").push_ok();
+    berth.berth_ok(&["scale", "web.log-rate=5", "-a", app]);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert_eq!(get(berth, app, "/log?lines=2000&text=chatter").status, 200));
+        }
+    });
+    let (mut sent, mut log) = (4 * 2_000, String::new());
+    let all_told = eventually(Duration::from_secs(30), || {
+        // What is missing is said before the next line that is let through.
+        assert_eq!(get(berth, app, "/log?lines=1&text=chatter").status, 200);
+        sent += 1;
+        log = berth.berth_ok(&["logs", "-n", "10000", "--process", "web", "-a", app]);
+        let told = |line: &str| line.split_once("[berth] R22 ")?.1.split(' ').next()?.parse::<usize>().ok();
+        let discarded: usize = log.lines().filter_map(told).sum();
+        discarded > 0 && discarded + log.matches("]: chatter ").count() == sent
+    });
+    assert!(all_told, "{sent} lines were written:\n{log}");
 }
 
 fn lowered_below_use(berth: &Installation) {

@@ -164,7 +164,11 @@ fn exit_status_is_told(stage: &Stage) -> Result<(), String> {
 fn lines_are_there(stage: &Stage, app: &str, text: &str, count: usize) -> Result<(), String> {
     let mut found = 0;
     let all = eventually(Duration::from_secs(20), || {
-        found = stage.berth.berth_ok(&["logs", "-n", "1000", "-a", app]).matches(text).count();
+        found = stage
+            .berth
+            .berth_ok(&["logs", "-n", "1000", "--process", "web", "-a", app])
+            .matches(text)
+            .count();
         found >= count
     });
     if all { Ok(()) } else { Err(format!("{found} of {count} lines with {text:?} are in the log of {app}")) }

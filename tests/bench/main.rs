@@ -54,6 +54,6 @@ async fn main() -> Result<(), Failure> {
         "adopt" => adopt::measure(arguments).await?,
         other => return Err(format!("no bench is called {other}").into()),
     };
-    println!("{}", report.line());
+    println!("{}", report.line()?);
     Ok(())
 }

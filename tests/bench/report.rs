@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// Figures by name, the first of which is compared.
-#[derive(Debug, Default, Clone, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Default, Clone)]
 pub struct Figures(Vec<(&'static str, f64)>);
 
 /// A peer that could not run.
@@ -44,13 +42,12 @@ impl Figures {
     fn first(&self) -> f64 {
         self.0.first().map_or(f64::NAN, |(_, figure)| *figure)
     }
+}
 
-    fn value(&self) -> Value {
-        self.0
-            .iter()
-            .map(|(name, figure)| ((*name).to_owned(), Value::from(*figure)))
-            .collect::<Map<_, _>>()
-            .into()
+/// In the order in which they were given.
+impl Serialize for Figures {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().copied())
     }
 }
 
@@ -65,20 +62,26 @@ pub fn percentile(figures: &[f64], share: usize) -> f64 {
     sorted.get(sorted.len() * share / 100).copied().unwrap_or(f64::NAN)
 }
 
+/// As it is printed.
+#[derive(Serialize)]
+struct Line<'a> {
+    name: &'a str,
+    runs: usize,
+    ours: &'a Figures,
+    peers: &'a BTreeMap<String, Figures>,
+    ratios: BTreeMap<&'a str, f64>,
+    missing: &'a [Missing],
+}
+
 impl Report {
-    /// As it is printed.
-    pub fn line(&self) -> String {
-        let by_peer = |of: &dyn Fn(&Figures) -> Value| {
-            self.peers.iter().map(|(key, figures)| (key.clone(), of(figures))).collect::<Map<_, _>>()
-        };
-        serde_json::json!({
-            "name": self.name,
-            "runs": self.runs,
-            "ours": self.ours.value(),
-            "peers": by_peer(&Figures::value),
-            "ratios": by_peer(&|figures| rounded(self.ours.first() / figures.first()).into()),
-            "missing": self.missing,
-        })
-        .to_string()
+    /// One JSON object.
+    ///
+    /// # Errors
+    /// A figure that is no number.
+    pub fn line(&self) -> serde_json::Result<String> {
+        let Self { name, runs, ours, peers, missing } = self;
+        let ratio = |theirs: &Figures| rounded(ours.first() / theirs.first());
+        let ratios = peers.iter().map(|(key, theirs)| (key.as_str(), ratio(theirs))).collect();
+        serde_json::to_string(&Line { name, runs: *runs, ours, peers, ratios, missing })
     }
 }

@@ -40,6 +40,11 @@ finish() {
   # A daemon that was started again has another number.
   [ -z "$dockerd" ] || dockerd=$(cat "$work/docker/pid" 2>/dev/null || echo "$dockerd")
   for pid in $dockerd $holder; do kill "$pid" 2>/dev/null || true; wait "$pid" 2>/dev/null || true; done
+  # With live-restore its containers and their shims go on without it.
+  find /sys/fs/cgroup -path "*/$tag/*" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u | while read -r pid; do
+    kill -9 "$pid" 2>/dev/null || true
+  done
+  sleep 0.5
   # A daemon that was killed leaves its mounts, and every runtime its parent groups.
   (grep -o " $work[^ ]*" /proc/self/mounts || true) | sort -r | while read -r mount; do umount -l "$mount" || true; done
   find /sys/fs/cgroup -depth -type d -path "*/$tag*" -exec rmdir {} \; 2>/dev/null || true

@@ -44,7 +44,7 @@ async fn ours(stage: &Stage, count: usize) -> Result<Figures, Failure> {
         let id = spec.id;
         stage.host.start(spec).await?;
         stage.host.destroy(id, true).await?;
-        if number % 50 == 0 {
+        if number.is_multiple_of(50) {
             eprintln!("{number} of {count}");
         }
         Ok::<(), Failure>(())

@@ -348,7 +348,7 @@ fn turn(placed: &Placed, broken: bool, now: Timestamp) -> InstanceReport {
     let restarts = before.restarts + u32::from(before.state == S::BackingOff && state == S::Preparing);
     let since = if state == before.state { before.since } else { now };
     // Every third instance cannot be changed while it runs.
-    let stubborn = placed.spec.id.0.as_u128() % 3 == 0;
+    let stubborn = placed.spec.id.0.as_u128().is_multiple_of(3);
     let (mut quota, mut refused) = (before.quota, None);
     match before.quota {
         Some(in_force) if in_force != placed.spec.quota && stubborn => {

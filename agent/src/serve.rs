@@ -93,10 +93,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let memories = Memories::open(&config.data_dir).map_err(part("what was remembered of instances"))?;
     let token = config.token().map_err(part("the host's token"))?;
     let metrics_token = config.metrics_token().map_err(part("the metrics token"))?;
-    let listener = TcpListener::bind(config.metrics_listen).await.map_err(|e| ServeError::Part {
-        part: "metrics_listen",
-        reason: format!("{}: {e} (D12)", config.metrics_listen),
-    })?;
+    let listener = listen(&config).await?;
     let host = open_host(&config).await?;
     if config.idle.swap == IdleSwap::Zram {
         idle::set_up_swap(&host.installation).map_err(part("the compressed swap for idle instances"))?;
@@ -160,6 +157,15 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     // What time does not suffice for, the next agent removes.
     let _ = tokio::time::timeout(DISCARD_MAX, host.discard_ready()).await;
     ended
+}
+
+async fn listen(config: &Config) -> Result<TcpListener, ServeError> {
+    let address = config.metrics_listen;
+    let refused = |e: std::io::Error| ServeError::Part {
+        part: "metrics_listen",
+        reason: format!("{address}: {e} (D12)"),
+    };
+    TcpListener::bind(address).await.map_err(refused)
 }
 
 /// Looks at the machine; what is fatal ends the start with everything it lacks, not with the first failure it would cause.

@@ -47,7 +47,7 @@ run "no new user namespace" 0 'refused' \
 berth-agent run image -- sh -c 'echo ready; sleep 300' >/tmp/held 2>&1 & held=$!
 for _ in $(seq 120); do grep -q ready /tmp/held && break; sleep 1; done
 group=$(find /sys/fs/cgroup -type d -path '*/berth-run-*/*' | head -n 1)
-sh -c "echo \$\$ >$group/cgroup.procs && head -c 1 /dev/zero >/dev/null && ! head -c 1 /dev/vda" >/tmp/out 2>&1 &&
+( echo $BASHPID >"$group/cgroup.procs" && head -c 1 /dev/zero >/dev/null && ! head -c 1 /dev/vda ) >/tmp/out 2>&1 &&
   grep -q 'not permitted' /tmp/out
 say $? "no device but the usual ones can be opened"
 kill -TERM $held; wait $held

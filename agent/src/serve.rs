@@ -88,8 +88,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let warnings = examine()?;
     let _lock = lock(&config.data_dir)?;
     let ledger = Arc::new(Ledger::open(&config.data_dir, config.host_id).map_err(part("the ledger"))?);
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let journal = Arc::new(Journal::open(&config.data_dir, boot.trim()).map_err(part("the journal"))?);
+    let journal = Arc::new(open_journal(&config.data_dir)?);
     let memories = Memories::open(&config.data_dir).map_err(part("what was remembered of instances"))?;
     let token = config.token().map_err(part("the host's token"))?;
     let metrics_token = config.metrics_token().map_err(part("the metrics token"))?;
@@ -157,6 +156,11 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     // What time does not suffice for, the next agent removes.
     let _ = tokio::time::timeout(DISCARD_MAX, host.discard_ready()).await;
     ended
+}
+
+fn open_journal(data_dir: &Path) -> Result<Journal, ServeError> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    Journal::open(data_dir, boot.trim()).map_err(part("the journal"))
 }
 
 async fn listen(config: &Config) -> Result<TcpListener, ServeError> {

@@ -84,20 +84,3 @@ async fn what_is_no_plain_query_must_be_refused() {
         ResponseCode::ServFail
     );
 }
-
-#[tokio::test]
-async fn one_client_must_not_take_every_place() {
-    let shared = Arc::new(Shared {
-        upstream: Upstream::new(vec![], 53),
-        queries: Semaphore::new(QUERIES_MAX),
-        connections: Arc::new(Semaphore::new(1)),
-        by_client: Mutex::new(HashMap::new()),
-    });
-    let (greedy, modest) = (IpAddr::from([198, 19, 0, 2]), IpAddr::from([198, 19, 0, 3]));
-    let held: Vec<_> = (0..QUERIES_PER_CLIENT_MAX).map(|_| Place::take(&shared, greedy).unwrap()).collect();
-    assert!(Place::take(&shared, greedy).is_none());
-    assert!(Place::take(&shared, modest).is_some());
-    drop(held);
-    assert!(Place::take(&shared, greedy).is_some());
-    assert!(shared.by_client.lock().unwrap().is_empty());
-}

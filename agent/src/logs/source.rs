@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use berth_wire::id::AppId;
 use berth_wire::log::LogLine;
-use rustix::fs::OFlags;
 
 use super::line::parse;
 use super::name::{LogName, app_dir, list};
@@ -100,8 +99,7 @@ impl Source {
 /// # Errors
 /// It is not there, cannot be read, or is no plain file.
 pub fn open(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
     if file.metadata()?.is_file() {
         Ok(file)
     } else {

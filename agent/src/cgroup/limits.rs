@@ -14,11 +14,10 @@ use super::{Cgroup, is_gone};
 const ROUNDS_MAX: u32 = 100;
 
 impl Cgroup {
-    /// Gives every process in it the quota's limit. An agent without CAP_SYS_RESOURCE can raise none: as at its start, a container then
-    /// has less than it may.
+    /// Gives every process in it the quota's limit.
     ///
     /// # Errors
-    /// The kernel's refusal.
+    /// The kernel's refusal; EPERM if the agent lacks CAP_SYS_RESOURCE and a new container would have another limit than these have.
     pub fn set_process_limits(&self, quota: &Quota) -> Result<(), CgroupError> {
         for _ in 0..ROUNDS_MAX {
             let mut changed = false;
@@ -51,37 +50,45 @@ impl Cgroup {
 
 /// Sets a process's hard limit, and its soft one unless it chose a lower one for itself; whether that changed anything.
 fn set(pid: i32, limit: u64) -> io::Result<bool> {
-    let has = match exchange(pid, None) {
+    let (soft, hard) = match of_process(pid) {
         Err(error) => return unless_ended(error),
         Ok(has) => has,
     };
-    let wanted = {
-        let own = if has.rlim_cur == has.rlim_max { limit } else { has.rlim_cur.min(limit) };
-        libc::rlimit { rlim_cur: own, rlim_max: limit }
-    };
-    if (has.rlim_cur, has.rlim_max) == (wanted.rlim_cur, wanted.rlim_max) {
+    let own = if soft == hard { limit } else { soft.min(limit) };
+    if (soft, hard) == (own, limit) {
         return Ok(false);
     }
-    match exchange(pid, Some(wanted)) {
-        // Only raising it needs a privilege.
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) && limit > has.rlim_max => Ok(false),
-        Err(error) => unless_ended(error),
-        Ok(_) => Ok(true),
+    let wanted = libc::rlimit { rlim_cur: own, rlim_max: limit };
+    // SAFETY: the new limit is a live value of the kernel's layout; the old one is not asked for.
+    if unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const wanted, std::ptr::null_mut()) } == 0 {
+        return Ok(true);
+    }
+    match io::Error::last_os_error() {
+        // Without the privilege a container is started with no more than the daemons' own limit, which is what it has.
+        error if error.raw_os_error() == Some(libc::EPERM) && hard == limit.min(own_hard()?) => Ok(false),
+        error => unless_ended(error),
     }
 }
 
-/// prlimit(2): the limit of open files that a process had, and another in its place if there is one.
-fn exchange(pid: i32, new: Option<libc::rlimit>) -> io::Result<libc::rlimit> {
-    let mut has = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    let new = new.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-    // SAFETY: both are null or live values of the kernel's layout.
-    if unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, new, &raw mut has) } < 0 {
-        return Err(io::Error::last_os_error());
+fn own_hard() -> io::Result<u64> {
+    Ok(of_process(std::process::id().cast_signed())?.1)
+}
+
+/// Soft and hard limit as /proc tells them: prlimit(2) wants CAP_SYS_RESOURCE even to look.
+fn of_process(pid: i32) -> io::Result<(u64, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let numbers = text.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap_or_default();
+    let mut numbers =
+        numbers.split_whitespace().map(|n| if n == "unlimited" { Ok(u64::MAX) } else { n.parse() });
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(soft)), Some(Ok(hard))) => Ok((soft, hard)),
+        _ => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/limits tells no open files")))
+        }
     }
-    Ok(has)
 }
 
 /// It ended meanwhile: nothing to change.
 fn unless_ended(error: io::Error) -> io::Result<bool> {
-    if error.raw_os_error() == Some(libc::ESRCH) { Ok(false) } else { Err(error) }
+    if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT)) { Ok(false) } else { Err(error) }
 }

@@ -70,6 +70,10 @@ impl Host {
         .await;
         match set.map_err(|_| QuotaError::Failed("interrupted".to_owned()))? {
             Err(error @ CgroupError::MemoryInUse { .. }) => Err(QuotaError::Never(error.to_string())),
+            Err(CgroupError::Io { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                let message = "the agent may not change the open files of processes that run (it lacks CAP_SYS_RESOURCE)";
+                Err(QuotaError::Never(message.to_owned()))
+            }
             done => done.map_err(QuotaError::failed),
         }
     }

@@ -162,7 +162,8 @@ pub fn choose<'a>(instances: &'a [Placed], named: Option<&str>) -> Result<&'a Pl
         let what = named.map_or_else(|| "no instance".to_owned(), |named| format!("no instance {named:?}"));
         return Err(refusal(Code::A12, format!("the app has {what}; `berth ps` lists what it has")));
     };
-    found.retain(runs);
+    // One that is told to go is for those who name it.
+    found.retain(|p| runs(p) && (p.runs() || named.is_some_and(|named| p.name() == named)));
     // Those that are to stay before those that are told to go; the newest of one name first.
     found.sort_by_key(|p| {
         (!p.runs(), !p.spec.process.is_web(), &p.spec.process, p.spec.index, std::cmp::Reverse(p.created_at))

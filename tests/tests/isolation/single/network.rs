@@ -145,7 +145,7 @@ fn own_addresses() -> Result<Vec<String>, String> {
 }
 
 pub async fn reachable(stage: Arc<Stage>) -> Result<(), String> {
-    let probe = stage.dir.path().join("probe");
+    let probe = stage.dir.path().join("images/plain/bin/probe");
     let outside = Outside::make(&probe)?;
     // The agent's metrics, the control plane and whatever else listens on the host, on all of its addresses.
     let on_host = 20_000 + (std::process::id() % 10_000) as u16;

@@ -79,7 +79,6 @@ fn limits() -> Vec<Case> {
     vec![
         limit("the core limit", 4, 0, Resource::Core),
         limit("the limit of open files", 7, 65_536, Resource::OpenFiles),
-        limit("the limit of processes", 6, 20, Resource::Processes),
         limit("the limit of locked memory", 8, 8 << 20, Resource::LockedMemory),
         limit("the limit of message queues", 12, 819_200, Resource::MessageQueue),
         case("fork without end", APP, FINE).by(|s| {

@@ -113,17 +113,19 @@ pub fn attach(tree: RawFd, target: RawFd) -> Result<()> {
     call!(libc::SYS_move_mount, tree, c"".as_ptr(), target, c"".as_ptr(), MOVE_MOUNT_BOTH_EMPTY).map(drop)
 }
 
-/// Adds attributes to a mount.
+/// What the host's mount was a peer of, its clone is not: on a host whose mounts are shared (systemd makes them so), what is mounted
+/// below it in a container would otherwise appear on the host.
+const PRIVATE: u64 = libc::MS_PRIVATE;
+
+/// Adds attributes to a mount, and takes it out of its peer group.
 pub fn restrict(mount: RawFd, attributes: u64) -> Result<()> {
-    set_attributes(mount, &MountAttr { set: attributes, clear: 0, propagation: 0, userns_fd: 0 })
+    set_attributes(mount, &MountAttr { set: attributes, clear: 0, propagation: PRIVATE, userns_fd: 0 })
 }
 
-/// Shows on-disk ids through the mapping of a user namespace.
+/// Shows on-disk ids through the mapping of a user namespace, and takes the mount out of its peer group.
 pub fn idmap(mount: RawFd, user_namespace: RawFd) -> Result<()> {
-    set_attributes(
-        mount,
-        &MountAttr { set: ATTR_IDMAP, clear: 0, propagation: 0, userns_fd: user_namespace as u64 },
-    )
+    let userns_fd = user_namespace as u64;
+    set_attributes(mount, &MountAttr { set: ATTR_IDMAP, clear: 0, propagation: PRIVATE, userns_fd })
 }
 
 fn set_attributes(mount: RawFd, attributes: &MountAttr) -> Result<()> {

@@ -40,8 +40,9 @@ pub(super) fn scratch(tree: RawFd, idmap: Option<RawFd>) -> Result<()> {
 }
 
 fn attach_mapped(tree: RawFd, idmap: Option<RawFd>, path: &CStr) -> Result<()> {
-    if let Some(user_namespace) = idmap {
-        kernel::idmap(tree, user_namespace)?;
+    match idmap {
+        Some(user_namespace) => kernel::idmap(tree, user_namespace)?,
+        None => kernel::restrict(tree, 0)?,
     }
     let target = kernel::open_own(path, libc::O_PATH)?;
     let attached = kernel::attach(tree, target);

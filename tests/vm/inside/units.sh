@@ -75,7 +75,7 @@ executed_anew() { local old; old=$(main_pid "$1"); systemctl reload "$1" && slee
 install_berth >/tmp/out 2>&1; say $? "the units start"
 BERTH_TOKEN=$(cat /var/lib/berth/admin.token); export BERTH_TOKEN
 until_true 100 host_is_up || { systemctl status 'berth*' --no-pager; journalctl -u 'berth*' --no-pager | tail -n 20; } >>/tmp/out 2>&1 && host_is_up >/dev/null; say $? "the agent connects"
-[ $failed = 0 ] || exit 1
+host_is_up >/dev/null || exit 1
 berth stacks import berth-13 image.tar >/tmp/out 2>&1; say $? "the stack is imported"
 { small_app one && until_true 60 serves one 'i am one'; } >/tmp/out 2>&1; say $? "an app is built and serves"
 [ -n "$(containers)" ]; say $? "its container is below the delegated group"
@@ -96,5 +96,5 @@ sync && touch /var/lib/berth/power-was-on && sync -f /var/lib/berth/power-was-on
 # Something is always being written when the power goes.
 while :; do berth config set "N=$RANDOM" -a one; done >/tmp/out 2>&1 &
 sleep 2
-[ $failed = 0 ] && echo "cut the power"
-[ $failed != 0 ] || sleep 300
+echo "cut the power"
+sleep 300

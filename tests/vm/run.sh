@@ -2,18 +2,19 @@
 # Boots the guest and runs what is in inside/ there, where cgroup v2 and systemd are real: quotas from a prebuilt image, the isolation
 # suite, the units of deploy/systemd; then the power is cut and the guest boots again. No timing means anything in there.
 #
-#   tests/vm/run.sh [--bin DIR] [--parts "smoke isolation units"]    DIR holds the built binaries (target/debug)
+#   tests/vm/run.sh [--bin DIR] [--parts "smoke isolation units"] [--apps N]    DIR holds the built binaries (target/debug)
 #
 # Ends with "N passed, N failed" and exits by it. Needs the packages of tests/debian-packages.txt.
 set -Eeuo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-bin=$root/target/debug parts="smoke isolation units"
+bin=$root/target/debug parts="smoke isolation units" apps=50
 while [ $# -gt 0 ]; do
   case $1 in
     --bin) bin=$2 ;;
     --parts) parts=$2 ;;
+    --apps) apps=$2 ;;
     *) echo "unknown argument $1" >&2; exit 2 ;;
   esac
   shift 2
@@ -38,6 +39,7 @@ strip --strip-debug -o "$work/payload/deps/isolation" "$isolation"
 cp -r "$bin/isolation" "$work/payload/isolation"
 cp "$here"/inside/* "$work/payload/"
 echo "$parts" >"$work/payload/parts"
+echo "$apps" >"$work/payload/apps"
 cp -r "$root/deploy/packs" "$work/payload/packs"
 cp -r "$root/deploy/systemd" "$work/payload/units"
 cp "$stack" "$work/payload/image.tar"

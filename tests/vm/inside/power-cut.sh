@@ -2,7 +2,7 @@
 
 export BERTH_URL=http://127.0.0.1:7070 BERTH_CONFIG_DIR=/root/berth
 BERTH_TOKEN=$(cat /var/lib/berth/admin.token); export BERTH_TOKEN
-apps=${POWER_CUT_APPS:-50}
+apps=$(cat apps)
 
 serving() {
   local n count=0

@@ -89,7 +89,7 @@ done
 disturb "systemctl restart berth-edge loses no request that comes in" systemctl restart berth-edge
 disturb "the launcher executes itself anew in place" executed_anew berth-launcher
 
-apps=${POWER_CUT_APPS:-50}
+apps=$(cat apps)
 for n in $(seq 2 "$apps"); do small_app "app-$n" >/tmp/out 2>&1 || { say 1 "app-$n is deployed"; break; }; done
 [ "$(berth apps --json | grep -c '"name"')" = "$apps" ]; say $? "$apps apps are deployed"
 sync && touch /var/lib/berth/power-was-on && sync -f /var/lib/berth/power-was-on

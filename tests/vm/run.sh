@@ -2,14 +2,14 @@
 # Boots the guest and runs what is in inside/ there, where cgroup v2 and systemd are real: quotas from a prebuilt image, the isolation
 # suite, the units of deploy/systemd; then the power is cut and the guest boots again. No timing means anything in there.
 #
-#   tests/vm/run.sh [--bin DIR] [--parts "smoke isolation units"] [--apps N]    DIR holds the built binaries (target/debug)
+#   tests/vm/run.sh [--bin DIR] [--parts "smoke isolation units power"] [--apps N]    DIR holds the built binaries (target/debug)
 #
 # Ends with "N passed, N failed" and exits by it. Needs the packages of tests/debian-packages.txt.
 set -Eeuo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-bin=$root/target/debug parts="smoke isolation units" apps=50
+bin=$root/target/debug parts="smoke isolation units power" apps=50
 while [ $# -gt 0 ]; do
   case $1 in
     --bin) bin=$2 ;;
@@ -78,7 +78,7 @@ boot() {
 boot
 if grep -aq '^cut the power' "$work/all"; then
   boot
-elif [[ $parts = *units* ]]; then
+elif [[ $parts = *power* ]]; then
   echo "FAILED the guest never came to the power cut" | tee -a "$work/all"
 fi
 count() { grep -acE "$1" "$work/all" || true; }

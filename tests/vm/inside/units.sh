@@ -88,13 +88,3 @@ for daemon in berth-agent berth-launcher berthd; do
 done
 disturb "systemctl restart berth-edge loses no request that comes in" systemctl restart berth-edge
 disturb "the launcher executes itself anew in place" executed_anew berth-launcher
-
-apps=$(cat apps)
-for n in $(seq 2 "$apps"); do small_app "app-$n" >/tmp/out 2>&1 || { say 1 "app-$n is deployed"; break; }; done
-[ "$(berth apps --json | grep -c '"name"')" = "$apps" ]; say $? "$apps apps are deployed"
-sync && touch /var/lib/berth/power-was-on && sync -f /var/lib/berth/power-was-on
-# Something is always being written when the power goes.
-while :; do berth config set "N=$RANDOM" -a one; done >/tmp/out 2>&1 &
-sleep 2
-echo "cut the power"
-sleep 300

@@ -52,7 +52,7 @@ tests() {
 }
 
 isolation() { cargo build --workspace </dev/null && cargo test -p berth-tests --test isolation "$@" </dev/null; }
-guest() { cargo build --workspace </dev/null && tests/vm/run.sh --bin target/debug --parts "smoke isolation units"; }
+guest() { cargo build --workspace </dev/null && tests/vm/run.sh --bin target/debug --parts "smoke isolation"; }
 neighbours() { cargo build --workspace </dev/null && cargo test -p berth-tests --test neighbours "$@" </dev/null; }
 end_to_end() { cargo build --workspace </dev/null && cargo test -p berth-tests --test e2e "$@" </dev/null; }
 faults() { cargo build --workspace </dev/null && cargo test -p berth-tests --test faults "$@" </dev/null; }

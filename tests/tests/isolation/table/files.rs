@@ -5,27 +5,13 @@ use std::fs;
 use berth_wire::launch::Step;
 
 use super::{APP, Case, FINE, Peer, ROOT, case};
+use crate::docker::MASKED;
 
 pub(super) fn cases() -> Vec<Case> {
     [masked(), read_only(), devices(), init()].concat()
 }
 
-/// What must not be seen. A path that this host's kernel does not have cannot show what its mask is good for.
-const MASKED: [&str; 12] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-];
-
+/// At least what Docker covers must not be seen. A path that this host's kernel does not have cannot show what its mask is good for.
 fn masked() -> Vec<Case> {
     let throttle = "/sys/devices/system/cpu/cpu0/thermal_throttle";
     let rows = MASKED.into_iter().chain([throttle]).map(|path| {

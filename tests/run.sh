@@ -53,6 +53,21 @@ tests() {
 
 isolation() { cargo build --workspace </dev/null && cargo test -p berth-tests --test isolation "$@" </dev/null; }
 guest() { cargo build --workspace </dev/null && tests/vm/run.sh --bin target/debug --parts "smoke isolation"; }
+
+# Beside the suites after isolation (whose programs it takes along): it is one emulated machine, and much of what they do is wait.
+guest_beside() {
+  guest_output=$(mktemp) guest_pid=
+  trap '[ -z "$guest_pid" ] || kill "$guest_pid"; rm -f "$guest_output"' EXIT
+  guest >"$guest_output" 2>&1 </dev/null & guest_pid=$!
+}
+guest_result() {
+  local status=0
+  wait "$guest_pid" || status=$?
+  guest_pid=
+  cat "$guest_output"
+  return "$status"
+}
+
 neighbours() { cargo build --workspace </dev/null && cargo test -p berth-tests --test neighbours "$@" </dev/null; }
 end_to_end() { cargo build --workspace </dev/null && cargo test -p berth-tests --test e2e "$@" </dev/null; }
 faults() { cargo build --workspace </dev/null && cargo test -p berth-tests --test faults "$@" </dev/null; }
@@ -84,10 +99,11 @@ fi
 check "tests" tests "$@"
 if [ "$is_root" = yes ]; then
   check "isolation" isolation "$@"
+  [ $# -gt 0 ] || guest_beside
   check "noisy neighbours" neighbours "$@"
   check "end to end" end_to_end "$@"
   check "faults" faults "$@"
-  [ $# -gt 0 ] || check "guest on cgroup v2" guest
+  [ $# -gt 0 ] || check "guest on cgroup v2" guest_result
   [ $# -gt 0 ] || check "demo/one-host.sh --once" demo_once
 else
   not_run "end to end, isolation, faults, neighbours" "needs root: they make containers"

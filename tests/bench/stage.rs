@@ -105,6 +105,7 @@ impl Stage {
     /// Around a host that has adopted what there was.
     pub fn of(host: Arc<Host>, launcher: Option<Child>, places: &Places) -> Self {
         let filler = tokio::spawn(host.clone().keep_ready(READY_MAX));
+        host.begin_making_ahead();
         Self { host, launcher, filler, places: places.clone() }
     }
 

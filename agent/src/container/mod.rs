@@ -146,8 +146,6 @@ impl Host {
             self.uids.adopt(child.id, child.uid_base);
         }
         self.remove_strays(&children).await;
-        // Not before: what was made ahead would have been taken for strays.
-        self.ready.want();
         let adopt = |child: Child| Adopted {
             id: child.id,
             endpoint: self.network.get(child.id),

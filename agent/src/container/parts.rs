@@ -174,8 +174,14 @@ impl Host {
         if let Some(parked) = parked {
             parked.end().await;
         }
+        self.remove_made(id).await;
+    }
+
+    /// Removes what was made ahead under this id; what is left for now is tried again, at the latest by the next agent.
+    pub(super) async fn remove_made(&self, id: InstanceId) {
         if let Err(error) = self.destroy(id, true).await {
-            tracing::warn!(parts = %id, %error, "parts made ahead are left; the next start of the agent removes them");
+            tracing::warn!(parts = %id, %error, "parts made ahead are left; it will be tried again");
+            self.ready.leave(id);
         }
     }
 }

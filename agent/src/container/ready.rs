@@ -25,6 +25,8 @@ const AFTER_FAILURE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Ready {
     parts: Mutex<VecDeque<PartsAhead>>,
+    /// What was made ahead and could not be removed again: a parked process whose descriptor got lost ends a little later.
+    left: Mutex<Vec<InstanceId>>,
     /// How many there are, for those who wait for them.
     count: watch::Sender<usize>,
     wanted: Notify,
@@ -36,6 +38,7 @@ impl Default for Ready {
     fn default() -> Self {
         Self {
             parts: Mutex::default(),
+            left: Mutex::default(),
             count: watch::Sender::new(0),
             wanted: Notify::new(),
             starting: AtomicUsize::new(0),
@@ -71,7 +74,18 @@ impl Ready {
         self.count.send_replace(parts.len());
     }
 
-    /// Says that there may be too few.
+    /// Remembers that the parts of this id are to be removed.
+    pub(super) fn leave(&self, id: InstanceId) {
+        self.left().push(id);
+        self.want();
+    }
+
+    fn left(&self) -> MutexGuard<'_, Vec<InstanceId>> {
+        // As for the parts.
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that there may be too few, or something left.
     pub(super) fn want(&self) {
         self.wanted.notify_one();
     }
@@ -105,11 +119,18 @@ impl Ready {
 }
 
 impl Host {
-    /// Keeps so many parts ready, for ever; begins once [`Host::adopt`] is done. What is there when it is dropped waits for
+    /// Lets [`Host::keep_ready`] begin. To be called once what there is on the machine has been taken over: what is made ahead would be
+    /// taken for what a crash left, and removed under its owner.
+    pub fn begin_making_ahead(&self) {
+        self.ready.want();
+    }
+
+    /// Keeps so many parts ready, for ever; begins when told by [`Host::begin_making_ahead`]. What is there when it is dropped waits for
     /// [`Host::discard_ready`], or for the next agent.
     pub async fn keep_ready(self: Arc<Self>, count_max: usize) -> std::convert::Infallible {
         loop {
             self.ready.wanted.notified().await;
+            self.remove_left().await;
             while self.ready.parts().len() < count_max && self.has_room_for(count_max) {
                 self.ready.give_way().await;
                 match self.make_ahead(InstanceId(uuid::Uuid::now_v7())).await {
@@ -117,6 +138,17 @@ impl Host {
                     Err(_) => tokio::time::sleep(AFTER_FAILURE).await,
                 }
             }
+        }
+    }
+
+    /// Once each; what is left again has said so by itself, and is tried after a pause.
+    async fn remove_left(&self) {
+        let left = std::mem::take(&mut *self.ready.left());
+        for id in left {
+            self.remove_made(id).await;
+        }
+        if !self.ready.left().is_empty() {
+            tokio::time::sleep(AFTER_FAILURE).await;
         }
     }
 

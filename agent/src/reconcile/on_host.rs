@@ -172,6 +172,7 @@ impl Machine for OnHost {
         found.extend(parts);
         self.hang_up_orphans(&found);
         self.lease(&whole).await;
+        self.host.begin_making_ahead();
         Ok(found)
     }
 

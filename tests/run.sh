@@ -54,7 +54,7 @@ tests() {
 isolation() { cargo build --workspace </dev/null && cargo test -p berth-tests --test isolation "$@" </dev/null; }
 guest() { cargo build --workspace </dev/null && tests/vm/run.sh --bin target/debug --parts "smoke isolation"; }
 
-# Beside the suites after isolation (whose programs it takes along): it is one emulated machine, and much of what they do is wait.
+# Beside the suites that follow the noisy neighbours: it is one emulated machine, and much of what they do is wait.
 guest_beside() {
   guest_output=$(mktemp) guest_pid=
   trap '[ -z "$guest_pid" ] || kill "$guest_pid"; rm -f "$guest_output"' EXIT
@@ -99,8 +99,8 @@ fi
 check "tests" tests "$@"
 if [ "$is_root" = yes ]; then
   check "isolation" isolation "$@"
-  [ $# -gt 0 ] || guest_beside
   check "noisy neighbours" neighbours "$@"
+  [ $# -gt 0 ] || guest_beside
   check "end to end" end_to_end "$@"
   check "faults" faults "$@"
   [ $# -gt 0 ] || check "guest on cgroup v2" guest_result

@@ -44,7 +44,7 @@ install_packages() {
 # The end-to-end suite is one program with one installation, run by itself after the others.
 tests() {
   if cargo nextest --version >/dev/null 2>&1; then
-    cargo nextest run --workspace --no-fail-fast --no-tests pass -E 'not (binary(e2e) or binary(isolation) or binary(faults) or binary(neighbours))' "$@" </dev/null
+    cargo nextest run --workspace --no-fail-fast --no-tests pass -E 'not (binary(e2e) or binary(isolation) or binary(faults) or binary(neighbours) or binary(corpus))' "$@" </dev/null
   else
     cargo test --workspace --no-fail-fast --lib --bins "$@" </dev/null &&
       cargo test -p berth-tests --no-fail-fast --test tidy "$@" </dev/null
@@ -69,6 +69,7 @@ guest_result() {
 }
 
 neighbours() { cargo build --workspace </dev/null && cargo test -p berth-tests --test neighbours "$@" </dev/null; }
+corpus() { cargo build --workspace </dev/null && cargo test -p berth-tests --test corpus "$@" </dev/null; }
 end_to_end() { cargo build --workspace </dev/null && cargo test -p berth-tests --test e2e "$@" </dev/null; }
 faults() { cargo build --workspace </dev/null && cargo test -p berth-tests --test faults "$@" </dev/null; }
 
@@ -99,6 +100,7 @@ fi
 check "tests" tests "$@"
 if [ "$is_root" = yes ]; then
   check "isolation" isolation "$@"
+  check "compatibility corpus" corpus "$@"
   check "noisy neighbours" neighbours "$@"
   [ $# -gt 0 ] || guest_beside
   check "end to end" end_to_end "$@"
@@ -106,7 +108,7 @@ if [ "$is_root" = yes ]; then
   [ $# -gt 0 ] || check "guest on cgroup v2" guest_result
   [ $# -gt 0 ] || check "demo/one-host.sh --once" demo_once
 else
-  not_run "end to end, isolation, faults, neighbours" "needs root: they make containers"
+  not_run "end to end, isolation, corpus, faults, neighbours" "needs root: they make containers"
   not_run "guest on cgroup v2" "needs root: mmdebstrap makes its disk"
 fi
 summary

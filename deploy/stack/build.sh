@@ -1,11 +1,12 @@
 #!/bin/sh
 # Makes the stack image `berth-13` from Debian 13 packages: the root that apps are built and run on.
 #
-#   sudo deploy/stack/build.sh OUT.tar
+#   sudo deploy/stack/build.sh OUT.tar [PACKAGES.txt…]
 #
 # OUT.tar is a plain tar of one root file system; `berth stacks import berth-13 OUT.tar` makes an image of it.
 # What is in it, and why, stands beside each package in packages.txt. What only some builds need (compilers,
-# other interpreters, uv) is not here: packs install it as build steps, whose layers are shared.
+# other interpreters, uv) is not here: packs install it as build steps, whose layers are shared. More lists of
+# packages make a larger image with the same ground (tests/corpus does).
 #
 # Debian is fetched as this machine does: from the mirrors that its own apt sources name for Debian, or from
 # mmdebstrap's defaults on a machine that has none.
@@ -13,7 +14,8 @@ set -eu
 
 suite=trixie
 here=$(cd "$(dirname "$0")" && pwd)
-out=${1:?usage: build.sh OUT.tar}
+out=${1:?usage: build.sh OUT.tar [PACKAGES.txt…]}
+shift
 
 fail() {
     echo "build.sh: $1" >&2
@@ -29,6 +31,8 @@ mirror_of() {
         sed -n "s/^Debian|$1|//p" | sort -u | head -n 1
 }
 
+packages=$(sed 's/#.*//' "$here/packages.txt" "$@" | tr -s ' \t\n' ',' | sed 's/^,//; s/,$//')
+
 main=$(mirror_of Debian)
 security=$(mirror_of Debian-Security)
 set --
@@ -39,8 +43,6 @@ if [ -n "$main" ]; then
     fi
 fi
 
-packages=$(sed 's/#.*//' "$here/packages.txt" | tr -s ' \t\n' ',' | sed 's/^,//; s/,$//')
-
 # Written beside OUT and renamed, so that an interrupted run leaves no half image that a later one would take.
 partial=$out.partial.tar
 trap 'rm -f "$partial"' EXIT INT TERM
@@ -49,8 +51,11 @@ trap 'rm -f "$partial"' EXIT INT TERM
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-1735689600}
 export SOURCE_DATE_EPOCH
 
+# Java's and PostgreSQL's packages link manuals whose directories are not made with the manuals left out.
 mmdebstrap --quiet --variant=minbase --format=tar \
     --include="$packages" \
+    --essential-hook='mkdir -p "$1/usr/share/man/man1" "$1/usr/share/man/man7"' \
+    --customize-hook='find "$1/usr/share/man" -depth -type d -empty -delete' \
     --skip=output/dev \
     --aptopt='APT::Install-Recommends "false"' \
     --aptopt='APT::Sandbox::User "root"' \

@@ -19,7 +19,7 @@ use tar::{Archive, Entry, EntryType};
 
 use super::Unpacked;
 use super::name::{Name, components, shown};
-use super::stream::{Bomb, Plain};
+use super::stream::{Bomb, HeaderAllowance, Plain};
 use crate::installation::UIDS_PER_CONTAINER;
 
 /// What an archive may not exceed.
@@ -27,7 +27,7 @@ use crate::installation::UIDS_PER_CONTAINER;
 pub struct Limits {
     /// Uncompressed bytes, headers and padding included. 16 GiB: eight times the largest stack in use.
     pub bytes_max: u64,
-    /// Entries. A million: five times a Debian with every compiler.
+    /// Entries, and directories that are made because an entry lies in them. A million: five times a Debian with every compiler.
     pub entries_max: u64,
     /// Uncompressed bytes per compressed byte. Real layers reach 20; gzip can reach 1,030, zstd far more.
     pub ratio_max: u64,
@@ -35,6 +35,8 @@ pub struct Limits {
     pub ratio_free_bytes: u64,
     /// Nesting of directories.
     pub depth_max: usize,
+    /// Bytes of headers, long names and extended attributes of one entry; they are held in memory. 1 MiB, as Go's archive/tar has it.
+    pub header_bytes_max: u64,
 }
 
 impl Default for Limits {
@@ -45,6 +47,7 @@ impl Default for Limits {
             ratio_max: 250,
             ratio_free_bytes: 64 << 20,
             depth_max: 256,
+            header_bytes_max: 1 << 20,
         }
     }
 }
@@ -94,17 +97,21 @@ fn errno_at(path: &[u8]) -> impl FnOnce(rustix::io::Errno) -> Refusal {
 
 /// Fills the (empty) directory from an archive.
 pub(super) fn extract(source: impl Read, root: BorrowedFd<'_>, limits: &Limits) -> Result<Unpacked, Refusal> {
-    let compressed = Cell::new(0);
-    let mut archive = Archive::new(Plain::open(source, limits, &compressed)?);
-    let mut tree = Tree { root, limits, opaque: Vec::new(), parent: None, bytes: 0 };
-    let mut entries: u64 = 0;
-    for entry in archive.entries()? {
-        entries += 1;
-        if entries > limits.entries_max {
-            return Err(Refusal::Entries(limits.entries_max));
-        }
-        tree.take(&mut entry?)?;
+    let (compressed, headers) = (Cell::new(0), HeaderAllowance::default());
+    let mut archive = Archive::new(Plain::open(source, limits, &compressed, &headers)?);
+    let mut tree = Tree { root, limits, opaque: Vec::new(), parent: None, bytes: 0, names: Cell::new(0) };
+    let mut entries = archive.entries()?;
+    loop {
+        headers.limit(limits.header_bytes_max);
+        let Some(entry) = entries.next() else { break };
+        headers.lift();
+        let mut entry = entry?;
+        tree.count_name()?;
+        tree.take(&mut entry)?;
+        // Content of what has none (a directory, a link), so that only headers are left to be read before the next.
+        io::copy(&mut entry, &mut io::sink())?;
     }
+    headers.lift();
     let diff_id = archive.into_inner().finish()?;
     Ok(Unpacked { diff_id, bytes: tree.bytes, opaque: tree.opaque })
 }
@@ -116,6 +123,8 @@ struct Tree<'a> {
     /// The directory of the last entry: most entries follow their neighbours.
     parent: Option<(Vec<Vec<u8>>, OwnedFd)>,
     bytes: u64,
+    /// Entries and directories made for them.
+    names: Cell<u64>,
 }
 
 /// Owner, permissions and time of an entry.
@@ -141,6 +150,14 @@ impl Attributes {
 }
 
 impl Tree<'_> {
+    fn count_name(&self) -> Result<(), Refusal> {
+        self.names.set(self.names.get() + 1);
+        if self.names.get() > self.limits.entries_max {
+            return Err(Refusal::Entries(self.limits.entries_max));
+        }
+        Ok(())
+    }
+
     fn take<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<(), Refusal> {
         let path = entry.path_bytes().into_owned();
         refuse_extensions(&path, entry)?;
@@ -166,8 +183,12 @@ impl Tree<'_> {
     }
 
     fn mark_opaque(&mut self, path: &[u8], directory: &[Vec<u8>]) -> Result<(), Refusal> {
-        let joined = String::from_utf8(directory.join(&b'/'));
-        self.opaque.push(joined.map_err(|_| Refusal::Name(shown(path), "is not UTF-8 and opaque"))?);
+        let path_text = String::from_utf8(directory.join(&b'/'));
+        // Marked later, by the agent, on the directory itself: one behind a link would be another by then.
+        if self.open(&joined(directory), ResolveFlags::NO_SYMLINKS).is_err() {
+            return Err(Refusal::Name(shown(path), "is opaque behind a symbolic link"));
+        }
+        self.opaque.push(path_text.map_err(|_| Refusal::Name(shown(path), "is not UTF-8 and opaque"))?);
         Ok(())
     }
 
@@ -261,8 +282,12 @@ impl Tree<'_> {
     }
 
     fn resolve(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+        self.open(path, ResolveFlags::NO_MAGICLINKS)
+    }
+
+    fn open(&self, path: &[u8], more: ResolveFlags) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_XDEV | more;
         openat2(self.root, OsStr::from_bytes(path), flags, Mode::empty(), resolve)
     }
 
@@ -291,6 +316,7 @@ impl Tree<'_> {
             let so_far = joined(&wanted[..depth]);
             at_dir = match self.resolve(&so_far) {
                 Err(rustix::io::Errno::NOENT) => {
+                    self.count_name()?;
                     let name = OsStr::from_bytes(&wanted[depth - 1]);
                     mkdirat(&at_dir, name, Mode::from_raw_mode(0o755)).map_err(errno_at(path))?;
                     self.resolve(&so_far)

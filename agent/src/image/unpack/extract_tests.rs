@@ -9,6 +9,9 @@ use tar::{Builder, Header};
 
 use super::*;
 
+#[path = "extract_tests/hostile.rs"]
+mod hostile;
+
 /// An archive made header by header, since the usual builder refuses what is tried here.
 #[derive(Default)]
 struct Tar(Vec<u8>);
@@ -202,6 +205,7 @@ fn bombs_must_be_stopped() {
         ratio_max: 10,
         ratio_free_bytes: 64 << 10,
         depth_max: 8,
+        header_bytes_max: 4_096,
     };
     let stopped = |bytes: &[u8], saying: &str| {
         let error = Place::new().extract_within(bytes, &limits).unwrap_err().to_string();
@@ -212,6 +216,14 @@ fn bombs_must_be_stopped() {
     stopped(&zstd::stream::encode_all(&zeros[..1 << 19], 1).unwrap(), "more than 10 times its size");
     let many = (0..11).fold(Tar::default(), |tar, n| tar.file(&n.to_string(), ""));
     stopped(&many.bytes(), "more than 10 entries");
+    let implied = (0..4).fold(Tar::default(), |tar, n| tar.file(&format!("{n}/a/b/f"), ""));
+    stopped(&implied.bytes(), "more than 10 entries");
+    let long: &[(&str, &[u8])] = &[("SCHILY.xattr.user.note", &[b'x'; 8_192])];
+    let long = Tar::default().raw("x", EntryType::Regular, "", b"", long);
+    stopped(&long.bytes(), "take more than 4096 bytes");
+    // Content counts as content, whatever kind of entry it comes with.
+    let padded = Tar::default().raw("d", EntryType::Directory, "", &[0; 16_384], &[]).file("d/f", "");
+    Place::new().extract_within(&padded.bytes(), &limits).unwrap();
     stopped(&Tar::default().file(&format!("{}f", "d/".repeat(9)), "").bytes(), "nested too deep");
     // Padding behind the archive's end counts, too.
     let mut padded = Tar::default().file("a", "").bytes();

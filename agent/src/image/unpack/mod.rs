@@ -161,15 +161,20 @@ async fn feed(
     }
 }
 
-/// Marks directories as opaque for overlayfs (overlayfs.rst, whiteouts and opaque directories).
+/// Marks directories as opaque for overlayfs (overlayfs.rst, whiteouts and opaque directories). One that a later entry of the
+/// archive replaced is not there any more, and what replaced it hides what is below by itself.
 pub(super) fn mark_opaque(root: &Path, directories: &[String]) -> io::Result<()> {
     use rustix::fs::{Mode, OFlags, ResolveFlags, XattrFlags, fsetxattr, openat2};
+    use rustix::io::Errno;
     let root = std::fs::File::open(root)?;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     for directory in directories {
         let directory = if directory.is_empty() { "." } else { directory };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = openat2(&root, directory, flags, Mode::empty(), resolve)?;
+        let fd = match openat2(&root, directory, flags, Mode::empty(), resolve) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+            opened => opened?,
+        };
         fsetxattr(&fd, "trusted.overlay.opaque", b"y", XattrFlags::empty())?;
     }
     Ok(())

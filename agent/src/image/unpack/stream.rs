@@ -19,6 +19,28 @@ pub(super) enum Bomb {
     Bytes(u64),
     #[error("it unpacks to more than {0} times its size")]
     Ratio(u64),
+    #[error("one entry's name and attributes take more than {0} bytes")]
+    Headers(u64),
+}
+
+/// What may still be read until the next entry's content; unlimited while content is read.
+#[derive(Debug, Default)]
+pub(super) struct HeaderAllowance(std::cell::Cell<Option<u64>>);
+
+impl HeaderAllowance {
+    pub(super) fn limit(&self, bytes: u64) {
+        self.0.set(Some(bytes));
+    }
+
+    pub(super) fn lift(&self) {
+        self.0.set(None);
+    }
+
+    fn take(&self, bytes: u64, limits: &Limits) -> Result<(), Bomb> {
+        let Some(left) = self.0.get() else { return Ok(()) };
+        self.0.set(Some(left.checked_sub(bytes).ok_or(Bomb::Headers(limits.header_bytes_max))?));
+        Ok(())
+    }
 }
 
 /// The uncompressed bytes, counted, limited and hashed as they pass.
@@ -28,6 +50,7 @@ pub(super) struct Plain<'a> {
     bytes: u64,
     limits: &'a Limits,
     compressed: &'a std::cell::Cell<u64>,
+    headers: &'a HeaderAllowance,
 }
 
 /// Counts what is read from it.
@@ -50,6 +73,7 @@ impl<'a> Plain<'a> {
         source: impl Read + 'a,
         limits: &'a Limits,
         compressed: &'a std::cell::Cell<u64>,
+        headers: &'a HeaderAllowance,
     ) -> io::Result<Self> {
         let mut source = BufReader::with_capacity(BUFFER_BYTES, Counted { inner: source, count: compressed });
         let start = source.fill_buf()?;
@@ -62,7 +86,7 @@ impl<'a> Plain<'a> {
         } else {
             Box::new(source)
         };
-        Ok(Self { inner, hasher: Sha256::new(), bytes: 0, limits, compressed })
+        Ok(Self { inner, hasher: Sha256::new(), bytes: 0, limits, compressed, headers })
     }
 
     /// Reads what is left (tars are padded) and says what digest all of it has.
@@ -84,6 +108,7 @@ impl Read for Plain<'_> {
         if self.bytes > ratio_free_bytes && self.bytes / ratio_max > self.compressed.get() {
             return Err(io::Error::other(Bomb::Ratio(ratio_max)));
         }
+        self.headers.take(length as u64, self.limits).map_err(io::Error::other)?;
         Ok(length)
     }
 }

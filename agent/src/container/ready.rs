@@ -14,9 +14,14 @@ use super::parts::PartsAhead;
 /// What the reconciler starts at once. Each costs the kernel about 0.5 MiB as long as it waits; a storm that is larger makes its own.
 pub const READY_MAX: usize = 8;
 
-/// Making parts ahead waits so long for starts that are under way, which need the launcher and the kernel's locks themselves; then it
-/// goes on beside them, so that containers that start all the time are not without for good.
+/// Making parts ahead waits so long for starts and removals that are under way, which need the launcher and the kernel's locks
+/// themselves; then it goes on beside them, so that containers that start all the time are not without for good.
 const GIVE_WAY_MAX: Duration = Duration::from_millis(100);
+
+/// While more than half are there, more are made once nothing was started or removed for so long. On cgroup v1 the first process that is
+/// written into a group waits for a grace period of the kernel, some 10 ms, with the lock held that every removal of a group needs; those
+/// that follow at once do not.
+const QUIET: Duration = Duration::from_millis(20);
 
 /// Pause after a failure: the machine is out of something, and starts that need it now come first.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
@@ -30,7 +35,10 @@ pub struct Ready {
     /// How many there are, for those who wait for them.
     count: watch::Sender<usize>,
     wanted: Notify,
-    starting: AtomicUsize,
+    /// How many starts and removals are under way.
+    busy: AtomicUsize,
+    /// How many there ever were.
+    begun: AtomicUsize,
     idle: Notify,
 }
 
@@ -41,18 +49,19 @@ impl Default for Ready {
             left: Mutex::default(),
             count: watch::Sender::new(0),
             wanted: Notify::new(),
-            starting: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
+            begun: AtomicUsize::new(0),
             idle: Notify::new(),
         }
     }
 }
 
-/// A start that is under way.
-pub(super) struct Starting<'a>(&'a Ready);
+/// A start or removal that is under way.
+pub(super) struct Busy<'a>(&'a Ready);
 
-impl Drop for Starting<'_> {
+impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        if self.0.starting.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.0.busy.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.idle.notify_one();
         }
         self.0.want();
@@ -91,19 +100,32 @@ impl Ready {
     }
 
     /// While this lives, making parts ahead gives way.
-    pub(super) fn starting(&self) -> Starting<'_> {
-        self.starting.fetch_add(1, Ordering::AcqRel);
-        Starting(self)
+    pub(super) fn busy(&self) -> Busy<'_> {
+        self.begun.fetch_add(1, Ordering::AcqRel);
+        self.busy.fetch_add(1, Ordering::AcqRel);
+        Busy(self)
     }
 
     async fn give_way(&self) {
         let idle = async {
-            while self.starting.load(Ordering::Acquire) > 0 {
+            while self.busy.load(Ordering::Acquire) > 0 {
                 self.idle.notified().await;
             }
         };
         // Over time is as good: see GIVE_WAY_MAX.
         let _ = tokio::time::timeout(GIVE_WAY_MAX, idle).await;
+    }
+
+    /// Returns once it is quiet, or so few are left that it must not be waited for.
+    async fn wait_for_quiet(&self, few: usize) {
+        while self.parts().len() > few {
+            let begun = self.begun.load(Ordering::Acquire);
+            self.give_way().await;
+            tokio::time::sleep(QUIET).await;
+            if begun == self.begun.load(Ordering::Acquire) && self.busy.load(Ordering::Acquire) == 0 {
+                return;
+            }
+        }
     }
 
     /// Waits until there are so many.
@@ -131,6 +153,7 @@ impl Host {
         loop {
             self.ready.wanted.notified().await;
             self.remove_left().await;
+            self.ready.wait_for_quiet(count_max / 2).await;
             while self.ready.parts().len() < count_max && self.has_room_for(count_max) {
                 self.ready.give_way().await;
                 match self.make_ahead(InstanceId(uuid::Uuid::now_v7())).await {
@@ -170,9 +193,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn making_ahead_must_give_way_to_starts_but_not_for_ever() {
+    async fn making_ahead_must_give_way_to_starts_and_removals_but_not_for_ever() {
         let ready = Ready::default();
-        let starting = ready.starting();
+        let starting = ready.busy();
         let mut waiting = Box::pin(ready.give_way());
         assert!(futures_util::poll!(&mut waiting).is_pending());
         waiting.await;

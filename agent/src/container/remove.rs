@@ -22,6 +22,7 @@ impl Host {
     /// The parts that could not be removed.
     pub async fn destroy(&self, id: InstanceId, release_address: bool) -> Result<(), ContainerError> {
         let mut failed = Vec::new();
+        let _busy = self.ready.busy();
         if self.has_ended(id) {
             // Side by side: nothing runs any more that could need its ids if this agent ended in between.
             let forgotten = self.forget_ended(id);

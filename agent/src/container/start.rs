@@ -39,7 +39,7 @@ impl Host {
         adjust: impl FnOnce(Plan) -> Plan + Send,
     ) -> Result<Started, StartError> {
         let (id, mut steps) = (spec.id, Steps::begin());
-        let _starting = self.ready.starting();
+        let _busy = self.ready.busy();
         self.make_way(id).await?;
         steps.done("make way for it");
         let started = match self.parts_for(&spec, &mut steps).await {

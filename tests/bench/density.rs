@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use berth_agent::container::ContainerSpec;
+
 use crate::peers::Peer;
 use crate::report::{Figures, Missing, Report};
 use crate::stage::Stage;
@@ -52,7 +54,17 @@ async fn ours(stage: &Stage, count: usize) -> Result<Figures, Failure> {
     let after = Memory::now();
     stage.destroy(ids?).await?;
     stage.destroy(warm).await?;
-    Ok(before.each(&after?, count))
+    let figures = before.each(&after?, count);
+    Ok(figures.with("without_network_kib", without_network(stage, count).await?))
+}
+
+/// The same without interface, route and addresses; the network namespace itself is there.
+async fn without_network(stage: &Stage, count: usize) -> Result<f64, Failure> {
+    let before = Memory::now()?;
+    let ids = stage.start_each(count, || ContainerSpec { network: false, ..stage.spec("/bin/pause") }).await;
+    let after = Memory::now();
+    stage.destroy(ids?).await?;
+    Ok(before.less(&after?) / count as f64)
 }
 
 fn theirs(peer: &Peer, arguments: &Arguments, count: usize) -> Result<Figures, Failure> {
@@ -82,12 +94,20 @@ impl Memory {
         Ok(Self(text.lines().filter_map(field).collect(), apps_pss_kib()))
     }
 
+    fn of(&self, field: &str) -> f64 {
+        self.0.get(field).copied().unwrap_or_default()
+    }
+
+    /// What is gone since, but for the apps' own pages.
+    fn less(&self, after: &Self) -> f64 {
+        self.of("MemAvailable") - after.of("MemAvailable") - (after.1 - self.1)
+    }
+
     fn each(&self, after: &Self, count: usize) -> Figures {
         let count = count as f64;
-        let of = |memory: &Self, field: &str| memory.0.get(field).copied().unwrap_or_default();
-        let less = of(self, "MemAvailable") - of(after, "MemAvailable") - (after.1 - self.1);
-        PARTS.iter().fold(Figures::default().with("each_kib", less / count), |figures, (field, name)| {
-            figures.with(name, (of(after, field) - of(self, field)) / count)
+        let all = Figures::default().with("each_kib", self.less(after) / count);
+        PARTS.iter().fold(all, |figures, (field, name)| {
+            figures.with(name, (after.of(field) - self.of(field)) / count)
         })
     }
 }

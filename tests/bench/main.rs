@@ -9,6 +9,7 @@ mod density;
 mod launch;
 mod peers;
 mod report;
+mod share;
 mod stage;
 mod storm;
 
@@ -51,6 +52,7 @@ async fn main() -> Result<(), Failure> {
         "launch" => launch::measure(arguments).await?,
         "storm" => storm::measure(arguments).await?,
         "density" => density::measure(arguments).await?,
+        "share" => share::measure(arguments).await?,
         "adopt" => adopt::measure(arguments).await?,
         other => return Err(format!("no bench is called {other}").into()),
     };

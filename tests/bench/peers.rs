@@ -34,6 +34,8 @@ pub struct Peer {
     directory: Option<String>,
     /// A mount namespace to run it in.
     mounts: Option<PathBuf>,
+    /// Where it keeps images and what containers write.
+    data: Option<PathBuf>,
     /// The CPU time in nanoseconds of the daemon that does its work.
     daemon_cpu_ns: Option<PathBuf>,
 }
@@ -62,6 +64,11 @@ impl Peer {
     /// As [`Peer::run`].
     pub fn destroy(&self, round: usize, work: &Path) -> Result<Cost, String> {
         self.carry_out(&self.destroy, round, work)
+    }
+
+    /// Where it keeps images and what containers write, if it does.
+    pub fn data(&self) -> Option<&Path> {
+        self.data.as_deref()
     }
 
     /// Whether there is a daemon that can be restarted.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures ours beside its peers in one run. Progress on stderr; ends with one JSON object on one line on stdout.
 #
-#   ./tests/bench/run.sh launch|storm|density|adopt|footprint|wake [--runs N] [--floor FLOOR.C] [--peers]
+#   ./tests/bench/run.sh launch|storm|density|share|adopt|footprint|wake [--runs N] [--floor FLOOR.C] [--peers]
 #
 # --runs    how many containers (footprint: seconds) instead of the bench's own number, with which it takes some minutes
 # --peers   installs the peers from Debian packages first
@@ -26,8 +26,8 @@ done
 # One of its own: no peers.
 [ "$name" != wake ] || exec "$root/tests/bench/wake.sh" "$runs"
 case $name in
-  launch|storm|density|adopt|footprint) ;;
-  *) echo "usage: run.sh launch|storm|density|adopt|footprint|wake [--runs N] [--floor FLOOR.C] [--peers]" >&2; exit 2 ;;
+  launch|storm|density|share|adopt|footprint) ;;
+  *) echo "usage: run.sh launch|storm|density|share|adopt|footprint|wake [--runs N] [--floor FLOOR.C] [--peers]" >&2; exit 2 ;;
 esac
 [ "$(id -u)" = 0 ] || { echo "run.sh: must be root: it makes containers" >&2; exit 1; }
 say() { printf '%s\n' "$*" >&2; }
@@ -76,6 +76,28 @@ printf '#include <unistd.h>\nint main(void){for(;;)pause();}' >"$work/pause.c"
 cc -O2 -static "$work/pause.c" -o "$rootfs/bin/pause"
 # What the peers run: in `launch` to its end, else idle until it is removed.
 program=/bin/pause; [ "$name" != launch ] || program=/bin/true
+if [ "$name" = share ]; then
+  program=/bin/share
+  cat >"$work/share.c" <<'EOF'
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+int main(void) {
+  struct stat found;
+  int file = open("/image", O_RDONLY);
+  if (file < 0 || fstat(file, &found)) return 1;
+  volatile const char *image = mmap(0, found.st_size, PROT_READ, MAP_SHARED, file, 0);
+  if (image == MAP_FAILED) return 1;
+  for (long at = 0; at < found.st_size; at += 4096) (void)image[at];
+  prctl(PR_SET_NAME, "shared");
+  for (;;) pause();
+}
+EOF
+  cc -O2 -static "$work/share.c" -o "$rootfs/bin/share"
+  head -c 1G /dev/urandom >"$rootfs/image"
+fi
 
 missing=() peers=()
 absent() { missing+=("{\"peer\":\"$1\",\"reason\":\"$(tr -d '"\\\n\t' <<<"$2" | cut -c1-200)\"}"); }
@@ -116,7 +138,7 @@ for key in crun runc; do
   mounts=${holder:+\"mounts\":\"/proc/$holder/ns/mnt\"}
   if [ "$name" = launch ]; then
     peer "$key" "$mounts" "$key" run --bundle "$work/bundle" "$tag-$key"
-  elif [ "$name" = storm ] || [ "$name" = density ]; then
+  elif [ "$name" = storm ] || [ "$name" = density ]; then # They keep no images: nothing to say of `share`.
     peer "$key" "\"destroy\":$(words "$key" delete --force "$tag-$key-@ROUND@")${mounts:+,$mounts}" \
       "$key" run --detach --bundle "$work/bundle" "$tag-$key-@ROUND@"
   fi
@@ -161,7 +183,8 @@ EOF
     return
   fi
   local call=("$docker" -H "unix://$at/docker.sock") limits=(--network none --memory 512m --cpus 1 --pids-limit 256)
-  local daemon="\"daemon_cpu_ns\":\"$group/cpuacct.usage\""
+  [ "$name" != share ] || limits=(--network none --memory 2g --cpus 1 --pids-limit 256)
+  local daemon="\"daemon_cpu_ns\":\"$group/cpuacct.usage\",\"data\":\"$at/data\""
   if [ "$name" = launch ]; then
     peer docker "$daemon" "${call[@]}" run --rm "${limits[@]}" berth-bench:latest "$program"
   else

@@ -109,6 +109,11 @@ impl Stage {
         Self { host, launcher, filler, places: places.clone() }
     }
 
+    /// The root file system that all of them have.
+    pub fn root(&self) -> &Path {
+        &self.places.root
+    }
+
     /// A container with the default quota that runs this program of the root.
     pub fn spec(&self, program: &str) -> ContainerSpec {
         ContainerSpec {
@@ -133,9 +138,18 @@ impl Stage {
 
     /// Starts so many idle containers, one after the other.
     pub async fn start_idle(&self, count: usize) -> Result<Vec<InstanceId>, Failure> {
+        self.start_each(count, || self.spec("/bin/pause")).await
+    }
+
+    /// Starts so many containers, one after the other.
+    pub async fn start_each(
+        &self,
+        count: usize,
+        spec: impl Fn() -> ContainerSpec,
+    ) -> Result<Vec<InstanceId>, Failure> {
         let mut ids = Vec::new();
         for number in 1..=count {
-            let spec = self.spec("/bin/pause");
+            let spec = spec();
             ids.push(spec.id);
             self.host.start(spec).await?;
             if number % 50 == 0 {

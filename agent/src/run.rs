@@ -24,7 +24,7 @@ use crate::disk::Disk;
 use crate::disk::shares::Shares;
 use crate::image::{Images, ImagesConfig};
 use crate::installation::Installation;
-use crate::launch::{Launcher, UidRanges};
+use crate::launch::{Launcher, UidRanges, load_security_policy};
 use crate::network::{Network, NetworkConfig};
 
 /// What the command line says.
@@ -195,6 +195,7 @@ async fn open_host(name: &str, work: &Path, disk_bytes: u64) -> Result<(Host, Ow
     };
     let images = Images::open(&installation, config).await.map_err(step("open the image store"))?;
     let launcher = connect(&launcher_dir).await.map_err(step("reach the launcher"))?;
+    load_security_policy().map_err(step("load the security policy"))?;
     let uids = UidRanges::new(installation.uid_block());
     Ok((
         Host { installation, cgroups, network, disk, images, launcher, uids, ready: Ready::default() },

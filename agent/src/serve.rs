@@ -27,7 +27,7 @@ use crate::idle;
 use crate::image::{Images, ImagesConfig, Registry};
 use crate::installation::{Block, Installation};
 use crate::journal::Journal;
-use crate::launch::{Launcher, UidRanges};
+use crate::launch::{Launcher, UidRanges, load_security_policy};
 use crate::ledger::Ledger;
 use crate::link::{client::Link, reports, sessions, specs};
 use crate::logs::source::Places;
@@ -244,6 +244,10 @@ async fn open_host(config: &Config) -> Result<Arc<Host>, ServeError> {
     };
     let images = Images::open(&installation, images_config).await.map_err(part("the image layers"))?;
     let launcher = connect(&config.launcher_dir).await?;
+    // Not the end: what runs goes on, and each start that needs it says what is missing.
+    if let Err(error) = load_security_policy() {
+        tracing::error!(%error, "containers cannot be started");
+    }
     let uids = UidRanges::new(installation.uid_block());
     Ok(Arc::new(Host {
         installation,

@@ -13,7 +13,7 @@ mkdir -p "$dir"
 work=$(mktemp -d "$dir/making.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-packages=systemd,systemd-sysv,linux-image-cloud-amd64,initramfs-tools,nftables,btrfs-progs,iproute2,kmod,procps,util-linux,ca-certificates,curl,git,diffutils,passwd
+packages=systemd,apparmor,systemd-sysv,linux-image-cloud-amd64,initramfs-tools,nftables,btrfs-progs,iproute2,kmod,procps,util-linux,ca-certificates,curl,git,diffutils,passwd
 echo "guest: Debian 13 from packages" >&2
 mmdebstrap --quiet --variant=minbase --include="$packages" trixie "$work/root.tar"
 mkdir "$work/root"

@@ -37,7 +37,7 @@ mkdir -p "$work/payload/deps"
 for program in berthd berth-agent berth-launcher berth-edge berth; do strip --strip-debug -o "$work/payload/$program" "$bin/$program"; done
 strip --strip-debug -o "$work/payload/deps/isolation" "$isolation"
 cp -r "$bin/isolation" "$work/payload/isolation"
-cp "$here"/inside/* "$work/payload/"
+cp -r "$here"/inside/* /usr/include/x86_64-linux-gnu/asm/unistd_64.h "$work/payload/"
 echo "$parts" >"$work/payload/parts"
 echo "$apps" >"$work/payload/apps"
 cp -r "$root/deploy/packs" "$work/payload/packs"
@@ -51,10 +51,10 @@ cp --sparse=always "$cache/guest.ext4" "$work/guest.ext4"
 # second. The bound ends a guest that hangs; it judges no speed.
 boot() {
   : >"$work/results" && : >"$work/console"
-  timeout --kill-after 10 1500 qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -m 3072 -smp 2 -no-reboot -nic none \
+  timeout --kill-after 10 $((1500 + apps * 60)) qemu-system-x86_64 -M q35 -accel tcg,thread=multi,tb-size=512 -cpu max,la57=off -m 3072 -smp 2 -no-reboot -nic none \
     -display none -monitor none -serial file:"$work/results" -serial file:"$work/console" \
     -kernel "$cache/vmlinuz" -initrd "$cache/initrd" \
-    -append "root=/dev/vda rw console=ttyS1 quiet systemd.unified_cgroup_hierarchy=1 systemd.show_status=0" \
+    -append "root=/dev/vda rw console=ttyS1 quiet systemd.unified_cgroup_hierarchy=1 systemd.show_status=0 mitigations=off" \
     -drive file="$work/guest.ext4",format=raw,if=virtio,cache=none \
     -drive file="$work/payload.tar",format=raw,if=virtio,readonly=on </dev/null & qemu=$!
   local cut=no

@@ -91,6 +91,12 @@ pub fn open_inside_exactly(path: &CStr, flags: c_int) -> Result<RawFd> {
     open_resolving(libc::AT_FDCWD, path, flags, libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS)
 }
 
+/// Opens a path below a directory, on the same mount.
+pub fn open_within(directory: RawFd, path: &CStr, flags: c_int) -> Result<RawFd> {
+    let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_XDEV | libc::RESOLVE_NO_MAGICLINKS;
+    open_resolving(directory, path, flags, resolve)
+}
+
 /// Opens an absolute path of the launcher's own skeleton.
 pub fn open_own(path: &CStr, flags: c_int) -> Result<RawFd> {
     call!(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags | libc::O_CLOEXEC, 0).map(|fd| fd as RawFd)

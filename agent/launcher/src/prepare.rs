@@ -1,10 +1,10 @@
 //! Turns a plan into what the child can carry out without allocating: C strings, raw descriptors, bit masks. All that can
 //! be wrong with a plan's form is found here, before the clone. What the operations do is in `child/`.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use berth_wire::launch::{FdIndex, Plan, Resource, Step, Stream};
+use berth_wire::launch::{FdIndex, Plan, Resource, SecurityLabel, Step, Stream};
 
 use crate::mapped::Mapped;
 
@@ -55,6 +55,7 @@ pub enum Op {
     ReadOnly(CString),
     Mask(CString),
     PivotRoot,
+    Label { file: &'static CStr, text: CString },
     Limit { resource: u32, value: u64 },
     EnterUser(RawFd),
     Identity { user: u32, group: u32, groups: Vec<u32> },
@@ -180,6 +181,16 @@ fn resource(resource: Resource) -> u32 {
     }
 }
 
+/// Which file of proc takes it, and how it is written there.
+fn label(label: &SecurityLabel) -> Result<Op, BadPlan> {
+    Ok(match label {
+        SecurityLabel::AppArmor { profile } => {
+            Op::Label { file: c"self/attr/apparmor/exec", text: text(&format!("exec {profile}"))? }
+        }
+        SecurityLabel::Selinux { context } => Op::Label { file: c"self/attr/exec", text: text(context)? },
+    })
+}
+
 fn op(step: &Step, fds: &Descriptors<'_>) -> Result<Op, BadPlan> {
     use crate::kernel::{ATTR_NODEV, ATTR_NOSUID};
     Ok(match step {
@@ -215,6 +226,7 @@ fn op(step: &Step, fds: &Descriptors<'_>) -> Result<Op, BadPlan> {
         Step::ReadOnly { path: at } => Op::ReadOnly(path(at)?),
         Step::Mask { path: at } => Op::Mask(path(at)?),
         Step::PivotRoot => Op::PivotRoot,
+        Step::Label { label } => self::label(label)?,
         Step::Limit { resource: which, value } => Op::Limit { resource: resource(*which), value: *value },
         Step::EnterUser { namespace } => Op::EnterUser(fds.raw(*namespace)?),
         Step::Identity { user, group, groups } => {

@@ -3,7 +3,7 @@
 
 use berth_wire::launch::{FdIndex, Plan, Step};
 
-use super::{Input, capabilities, command, identity, kernel_files, limits, seccomp, streams};
+use super::{Input, capabilities, command, identity, kernel_files, label, limits, seccomp, streams};
 
 /// The plan for it. `process` is the pidfd of the container's init; of the input, what says how the container is made (root,
 /// host name, network) is not looked at.
@@ -12,9 +12,15 @@ pub fn plan(input: &Input, process: FdIndex) -> Plan {
     let mut plan = Plan { steps: Vec::new(), main: Vec::new() };
     plan.steps.extend(input.legacy_cgroups.iter().map(|procs| Step::JoinLegacyCgroup { procs: *procs }));
     plan.steps.extend([kernel_files::SCORE, Step::EnterContainer { process }]);
-    for rule in
-        [limits::rule, identity::rule, capabilities::rule, seccomp::rule, streams::rule, command::rule]
-    {
+    for rule in [
+        label::rule,
+        limits::rule,
+        identity::rule,
+        capabilities::rule,
+        seccomp::rule,
+        streams::rule,
+        command::rule,
+    ] {
         rule(&input, &mut plan);
     }
     plan
@@ -34,6 +40,7 @@ mod tests {
                 Step::Limit { .. }
                     | Step::OomScoreAdjust { .. }
                     | Step::JoinLegacyCgroup { .. }
+                    | Step::Label { .. }
                     | Step::EnterUser { .. }
                     | Step::Bounding { .. }
                     | Step::Identity { .. }

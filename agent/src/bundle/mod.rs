@@ -8,6 +8,7 @@ mod devices;
 mod identity;
 pub mod inside;
 mod kernel_files;
+mod label;
 mod limits;
 mod masks;
 mod namespaces;
@@ -17,7 +18,7 @@ pub mod seccomp;
 mod streams;
 
 use berth_wire::attach::TerminalSize;
-use berth_wire::launch::{FdIndex, Plan, Stream};
+use berth_wire::launch::{FdIndex, Plan, SecurityLabel, Stream};
 use berth_wire::quota::Quota;
 
 /// What the rules decide from. Descriptors are named by where they lie in the launch message.
@@ -47,6 +48,8 @@ pub struct Input {
     pub binds: Vec<BindTree>,
     /// How many processors the host has (some masks are per processor).
     pub processors: u32,
+    /// What it is called by the host's security module, if there is one.
+    pub label: Option<SecurityLabel>,
     /// The compiled filter.
     pub seccomp: FdIndex,
     /// Standard input, output and error.
@@ -88,6 +91,7 @@ impl Input {
             scratch: none,
             binds: Vec::new(),
             processors: 0,
+            label: None,
             seccomp: none,
             standard: Standard::Streams([Stream::Null; 3]),
             cwd: String::new(),
@@ -124,6 +128,7 @@ const RULES: &[Rule] = &[
     read_only::rule,
     limits::rule,
     identity::pivot,
+    label::rule,
     identity::rule,
     capabilities::rule,
     seccomp::rule,
@@ -159,6 +164,7 @@ pub(crate) fn example() -> Input {
         scratch: FdIndex(5),
         binds: vec![BindTree { tree: FdIndex(6), path: "/cache".into(), read_only: true }],
         processors: 2,
+        label: Some(SecurityLabel::AppArmor { profile: "berth-container".into() }),
         seccomp: FdIndex(7),
         standard: Standard::Streams([Stream::Null, Stream::Output, Stream::Output]),
         cwd: "/app".into(),

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::start::{give_streams, launch_error, standard};
 use super::{Capabilities, Host, Output, StartError};
 use crate::bundle::{self, inside};
-use crate::launch::{LaunchError, Parcel, Process, sealed_file, seccomp_file};
+use crate::launch::{LaunchError, Parcel, Process, sealed_file, seccomp_file, security_label};
 
 /// The launcher tells how a command ended at the moment it reaps it. Without that for this long, there is no launcher any more
 /// that could know.
@@ -127,6 +127,7 @@ impl Host {
             user: spec.user,
             quota: spec.quota,
             legacy_cgroups: legacy,
+            label: security_label(uid_base),
             seccomp: parcel.pack(seccomp_file()?)?,
             standard,
             cwd: spec.cwd,

@@ -14,7 +14,10 @@ use super::steps::Steps;
 use super::{ContainerSpec, Host, Output, StartError, Started, identity};
 use crate::bundle::{self, BindTree, Standard};
 use crate::disk::DiskError;
-use crate::launch::{InnerPipes, LaunchError, Parcel, give_to, processors, sealed_file, seccomp_file, tree};
+use crate::launch::{
+    InnerPipes, LaunchError, NOT_LOADED, Parcel, give_to, processors, sealed_file, seccomp_file,
+    security_label, tree,
+};
 
 /// What a shell exits with (POSIX.1-2024, Shell Command Language, 2.8.2).
 const NOT_FOUND: u8 = 127;
@@ -150,6 +153,7 @@ fn pack(
             })
             .collect(),
         processors: processors(),
+        label: security_label(parts.uid_base),
         seccomp: parcel.pack(seccomp_file()?)?,
         standard,
         cwd: spec.cwd,
@@ -247,8 +251,15 @@ fn name_failure(id: InstanceId, program: &str, cwd: &str, failure: &LaunchFailur
     if failure.step == format!("change to {cwd}") {
         return StartError::bad_command(format!("working directory {cwd}: {reason}"));
     }
+    if names_a_label(&failure.step) && matches!(failure.errno, libc::ENOENT | libc::EINVAL) {
+        return StartError::failed(format!("container {id} could not be launched: {NOT_LOADED}"));
+    }
     let code = if matches!(failure.errno, libc::ENOSPC | libc::EDQUOT) { Code::D13 } else { Code::R20 };
     StartError { code, message: format!("container {id} could not be launched: {failure}"), status: None }
+}
+
+fn names_a_label(step: &str) -> bool {
+    ["enter the AppArmor profile", "enter the SELinux context"].iter().any(|label| step.starts_with(label))
 }
 
 #[cfg(test)]
@@ -274,6 +285,13 @@ mod tests {
         assert!(error.message.contains("pool_bytes"), "{}", error.message);
         assert_eq!(named(false, "mount the root", libc::ENOSPC).code, Code::D13);
         assert_eq!(prepare_error(Path::new("/pool"), &io::ErrorKind::NotFound.into()).code, Code::R20);
+    }
+
+    #[test]
+    fn a_policy_that_is_not_loaded_must_be_said_to_be() {
+        let error = named(false, "enter the AppArmor profile berth-container", libc::ENOENT);
+        assert!(error.message.contains("apparmor_parser"), "{}", error.message);
+        assert!(!named(false, "enter the user namespace", libc::EINVAL).message.contains("apparmor_parser"));
     }
 
     #[test]

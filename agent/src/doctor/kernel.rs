@@ -5,8 +5,10 @@ use std::path::Path;
 
 use berth_wire::code::Code;
 
+use super::programs::DIRECTORIES;
 use super::{Finding, content};
 use crate::cgroup;
+use crate::launch::{self, SecurityModule};
 
 /// Debian 12's: overlayfs on idmapped layers (5.19), cgroup.kill (5.14), Landlock's rename rule (5.19).
 const LEAST: (u32, u32) = (6, 1);
@@ -141,16 +143,52 @@ fn landlock() -> Finding {
     Finding::warning("Landlock", Code::D11, sentence)
 }
 
+/// Which security module holds the containers, and whether it knows its policy.
 fn access_control() -> Finding {
-    let modules = content("/sys/kernel/security/lsm").unwrap_or_default();
-    let enabled = content("/sys/module/apparmor/parameters/enabled").is_some_and(|text| text == "Y");
-    let apparmor = enabled && fs::exists("/sys/kernel/security/apparmor/profiles").unwrap_or(false);
-    if apparmor || modules.split(',').any(|module| module == "selinux") {
-        return Finding::good("access control", if apparmor { "AppArmor" } else { "SELinux" });
+    let subject = "access control";
+    match launch::security_module() {
+        Some(SecurityModule::AppArmor) => apparmor(launch::profile_mode().as_deref(), parser_is_there()),
+        Some(SecurityModule::Selinux) if selinux_knows_its_type() => {
+            Finding::good(subject, format!("SELinux: containers run as {}", launch::SELINUX_TYPE))
+        }
+        Some(SecurityModule::Selinux) => Finding::fatal(subject, Code::D11, launch::NOT_LOADED),
+        None => Finding::warning(
+            subject,
+            Code::D11,
+            "neither AppArmor nor SELinux is on: containers have no second fence behind their namespaces and seccomp \
+             filter; enable one in the distribution's way",
+        ),
     }
-    let sentence = "neither AppArmor nor SELinux is on: containers have no second fence behind their namespaces and \
-        seccomp filter; enable one in the distribution's way";
-    Finding::warning("access control", Code::D11, sentence)
+}
+
+fn apparmor(mode: Option<&str>, parser: bool) -> Finding {
+    let (subject, profile) = ("access control", launch::PROFILE);
+    match (mode, parser) {
+        (Some("enforce"), _) => Finding::good(subject, format!("AppArmor: the profile {profile} is loaded")),
+        (Some(mode), _) => {
+            let sentence = format!(
+                "AppArmor: the profile {profile} is in mode {mode} and denies nothing; run aa-enforce {profile}"
+            );
+            Finding::warning(subject, Code::D11, sentence)
+        }
+        (None, true) => {
+            Finding::good(subject, format!("AppArmor: the agent loads the profile {profile} when it starts"))
+        }
+        (None, false) => {
+            let sentence = format!("no container can start: {}", launch::NOT_LOADED);
+            Finding::fatal(subject, Code::D11, sentence)
+        }
+    }
+}
+
+fn parser_is_there() -> bool {
+    DIRECTORIES.iter().any(|directory| Path::new(directory).join("apparmor_parser").exists())
+}
+
+/// A context that the policy does not know is refused (selinux(8), /sys/fs/selinux/context).
+fn selinux_knows_its_type() -> bool {
+    let context = format!("system_u:system_r:{}:s0", launch::SELINUX_TYPE);
+    fs::write("/sys/fs/selinux/context", context).is_ok()
 }
 
 #[cfg(test)]
@@ -172,5 +210,15 @@ mod tests {
     fn a_missing_file_system_must_be_named() {
         assert_eq!(file_system("overlay", "nodev\toverlay\n\tbtrfs", "none").severity, Severity::Good);
         assert_eq!(file_system("btrfs", "nodev\toverlay", "none").severity, Severity::Fatal);
+    }
+
+    #[test]
+    fn a_host_whose_containers_cannot_start_must_be_told_so() {
+        assert_eq!(apparmor(Some("enforce"), true).severity, Severity::Good);
+        assert_eq!(apparmor(Some("complain"), true).severity, Severity::Warning);
+        assert_eq!(apparmor(None, true).severity, Severity::Good);
+        let missing = apparmor(None, false);
+        assert_eq!(missing.severity, Severity::Fatal);
+        assert!(missing.sentence.contains("install the package apparmor"), "{missing}");
     }
 }

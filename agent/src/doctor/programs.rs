@@ -7,7 +7,7 @@ use berth_wire::code::Code;
 use super::Finding;
 
 /// Where they are looked for; the same list the agent starts them with.
-const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+pub(super) const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 pub(super) fn checks() -> Vec<Finding> {
     vec![program("nft", "nftables"), program("mkfs.btrfs", "btrfs-progs")]

@@ -9,6 +9,7 @@ mod parcel;
 mod parked;
 mod process;
 mod processors;
+mod security;
 mod streams;
 mod uid_ranges;
 
@@ -19,5 +20,9 @@ pub use parcel::{Parcel, sealed_file, tree};
 pub use parked::Parked;
 pub use process::Process;
 pub use processors::processors;
+pub use security::{
+    NOT_LOADED, PROFILE, SELINUX_TYPE, SecurityModule, load_security_policy, profile_mode, security_label,
+    security_module,
+};
 pub use streams::{InnerPipes, OuterPipes, Terminal, give_to, pipes, receive_terminal, terminal_socket};
 pub use uid_ranges::UidRanges;

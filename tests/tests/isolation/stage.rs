@@ -12,7 +12,7 @@ use berth_agent::disk::Disk;
 use berth_agent::disk::shares::Shares;
 use berth_agent::image::{Images, ImagesConfig};
 use berth_agent::installation::Installation;
-use berth_agent::launch::{Launcher, UidRanges};
+use berth_agent::launch::{Launcher, UidRanges, load_security_policy};
 use berth_agent::network::{Network, NetworkConfig};
 use berth_tests::installation::binaries;
 use berth_wire::id::InstanceId;
@@ -106,6 +106,7 @@ impl Stage {
             unpacker: binaries().join("berth-agent"),
             bytes_max: u64::MAX,
         };
+        load_security_policy().map_err(text)?;
         let host = Host {
             cgroups: Cgroups::open(&installation).map_err(text)?,
             network: Network::open(&installation, NetworkConfig::default()).await.map_err(text)?,

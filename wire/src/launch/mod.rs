@@ -11,4 +11,4 @@ pub use message::{
     Child, ChildState, DESCRIPTORS_MAX, Event, Exec, Launch, LaunchFailure, Namespaces, OutputFile,
     PACKET_BYTES_MAX, Packet, Reply, Request, RequestBody, SOCKET_NAME,
 };
-pub use plan::{Device, FdIndex, LAYERS_MAX, Plan, Resource, Step, Stream};
+pub use plan::{Device, FdIndex, LAYERS_MAX, Plan, Resource, SecurityLabel, Step, Stream};

@@ -162,6 +162,12 @@ pub enum Step {
     },
     /// Makes the overlay the root and drops everything else.
     PivotRoot,
+    /// What the next programs, init's and the command's, run as in the eyes of the security module. Through the container's own proc,
+    /// after [`Step::Proc`] or [`Step::EnterContainer`].
+    Label {
+        /// The label.
+        label: SecurityLabel,
+    },
     /// Sets a resource limit, soft and hard.
     Limit {
         /// Which.
@@ -235,6 +241,32 @@ pub enum Step {
     },
 }
 
+/// Under which name a security module confines a process; it must know it already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "module", rename_all = "snake_case")]
+pub enum SecurityLabel {
+    /// A loaded AppArmor profile (aa_change_onexec(3)).
+    AppArmor {
+        /// Its name.
+        profile: String,
+    },
+    /// An SELinux context (setexeccon(3)).
+    Selinux {
+        /// `user:role:type:level`.
+        context: String,
+    },
+}
+
+impl SecurityLabel {
+    /// How entering it is named in an error.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::AppArmor { profile } => format!("enter the AppArmor profile {profile}"),
+            Self::Selinux { context } => format!("enter the SELinux context {context}"),
+        }
+    }
+}
+
 /// A resource that setrlimit limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -303,6 +335,7 @@ impl Step {
             Self::ReadOnly { path } => format!("make {path} read-only"),
             Self::Mask { path } => format!("mask {path}"),
             Self::PivotRoot => "pivot into the root".into(),
+            Self::Label { label } => label.describe(),
             Self::Limit { resource, value } => format!("limit {resource:?} to {value}"),
             Self::EnterUser { .. } => "enter the user namespace".into(),
             Self::Identity { user, group, .. } => format!("become user {user}, group {group}"),

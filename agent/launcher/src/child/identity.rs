@@ -1,5 +1,6 @@
 //! Who the container's processes are and what they may ask of the kernel: cgroups, limits, ids, capabilities, filter.
 
+use std::ffi::CStr;
 use std::os::fd::RawFd;
 
 use crate::kernel::{self, Errno, Result};
@@ -9,6 +10,32 @@ const CAPABILITY_VERSION: u32 = 0x2008_0522;
 
 pub(super) fn join_cgroup(procs: RawFd) -> Result<()> {
     kernel::call!(libc::SYS_write, procs, c"0".as_ptr(), 1).map(drop)
+}
+
+/// A write to a file of the caller's own in proc, and in nothing that an image or a container put in its place (CVE-2025-52881). It
+/// holds for the next program of this process and of those that it forks.
+pub(super) fn label(file: &CStr, text: &CStr) -> Result<()> {
+    let proc = kernel::open_inside_exactly(c"/proc", libc::O_PATH | libc::O_DIRECTORY)?;
+    let written =
+        must_be_proc(proc).and_then(|()| kernel::open_within(proc, file, libc::O_WRONLY)).and_then(|fd| {
+            let written = kernel::call!(libc::SYS_write, fd, text.as_ptr(), text.count_bytes());
+            kernel::close(fd);
+            written.map(drop)
+        });
+    kernel::close(proc);
+    written
+}
+
+fn must_be_proc(fd: RawFd) -> Result<()> {
+    // SAFETY: statfs is plain numbers; the kernel fills it.
+    let kind = unsafe {
+        let mut found: libc::statfs = std::mem::zeroed();
+        if libc::fstatfs(fd, &raw mut found) != 0 {
+            return Err(kernel::last());
+        }
+        found.f_type
+    };
+    if kind == libc::PROC_SUPER_MAGIC { Ok(()) } else { Err(Errno(libc::EXDEV)) }
 }
 
 /// All but the user namespace, which is entered later and ends the privilege to enter these.

@@ -158,6 +158,7 @@ fn one(op: &Op, state: &mut State<'_>) -> Result<()> {
         Op::ReadOnly(path) => places::read_only(state.root, path),
         Op::Mask(path) => places::mask(state.root, path),
         Op::PivotRoot => root::pivot(state),
+        Op::Label { file, text } => identity::label(file, text),
         Op::Limit { resource, value } => identity::limit(*resource, *value),
         Op::EnterUser(namespace) => kernel::call!(libc::SYS_setns, *namespace, libc::CLONE_NEWUSER).map(drop),
         Op::Identity { user, group, groups } => identity::become_user(*user, *group, groups),

@@ -55,6 +55,11 @@ pub fn attempt(name: &str, arguments: &[&str]) -> Option<Outcome> {
             let numbers = processes.filter(|e| e.file_name().to_string_lossy().parse::<u32>().is_ok());
             found(numbers.count() > 2)
         }
+        // LABEL: it runs under another; "" where there are none.
+        "another label" => {
+            let current = fs::read_to_string("/proc/self/attr/current").unwrap_or_default();
+            found(!current.contains(first))
+        }
         "open descriptors" => {
             // The directory's own descriptor is the fourth.
             let open = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();

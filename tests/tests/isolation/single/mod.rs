@@ -3,6 +3,7 @@
 mod commands;
 mod exec;
 mod hostile;
+mod label;
 mod network;
 mod quotas;
 mod races;
@@ -42,6 +43,9 @@ pub const ALL: &[(&str, Single)] = &[
         Box::pin(commands::refused(s))
     }),
     ("a strange environment must harm nobody", |s| Box::pin(commands::strange(s))),
+    ("the host's security module must refuse where a mount no longer does", |s| {
+        Box::pin(label::second_fence(s))
+    }),
     ("only what is public must be reachable", |s| Box::pin(network::reachable(s))),
     ("exec: every attempt of the table must be refused there, too", |s| Box::pin(exec::table(s))),
     ("exec: a working directory in /proc/self/fd must lead nowhere", |s| {

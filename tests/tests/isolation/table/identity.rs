@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use berth_wire::launch::{Resource, Step};
+use berth_agent::cgroup::{Mode, mode};
+use berth_agent::launch::{SELINUX_TYPE, security_label};
+use berth_wire::launch::{Resource, SecurityLabel, Step};
 
 use super::{APP, Case, FINE, Peer, ROOT, capabilities, case, filter, privilege};
 
@@ -81,10 +83,17 @@ fn limits() -> Vec<Case> {
         limit("the limit of open files", 7, 65_536, Resource::OpenFiles),
         limit("the limit of locked memory", 8, 8 << 20, Resource::LockedMemory),
         limit("the limit of message queues", 12, 819_200, Resource::MessageQueue),
-        case("fork without end", APP, FINE).by(|s| {
-            matches!(s, Step::JoinLegacyCgroup { .. } | Step::Limit { resource: Resource::Processes, .. })
-        }),
+        forks(),
     ]
+}
+
+/// On v2 a container is born in its group: there is no step without which it would not be.
+fn forks() -> Case {
+    let row = case("fork without end", APP, FINE);
+    if matches!(mode(), Ok(Mode::Unified)) {
+        return row;
+    }
+    row.by(|s| matches!(s, Step::JoinLegacyCgroup { .. } | Step::Limit { resource: Resource::Processes, .. }))
 }
 
 /// This process's own, which a launcher that it starts has, too.
@@ -114,9 +123,26 @@ fn others() -> Vec<Case> {
         case("cgroup path of the host", APP, FINE).by(|s| matches!(s, Step::UnshareCgroup)),
         case("processes of the host", APP, FINE),
         case("open descriptors", APP, FINE),
+        label(),
         case("run a set-user-ID program", APP, FINE)
             .with(["/bin/root-probe"])
             .by(|s| matches!(s, Step::NoSetuid { .. } | Step::NoNewPrivileges) || capabilities(s))
             .peer(Peer::Succeeds),
     ]
+}
+
+/// What the host's security module calls it; where there is none, there is nothing to be called.
+fn label() -> Case {
+    let named =
+        case("another label", APP, FINE).peer(Peer::Not("it runs under a profile of its own, or none"));
+    match security_label(0) {
+        Some(SecurityLabel::AppArmor { profile }) => {
+            named.with([format!("{profile} (enforce)")]).by(super::label)
+        }
+        Some(SecurityLabel::Selinux { .. }) => named.with([format!(":{SELINUX_TYPE}:")]).by(super::label),
+        None => {
+            println!("not tried: this host has neither AppArmor nor SELinux");
+            named.with([""])
+        }
+    }
 }

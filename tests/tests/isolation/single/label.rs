@@ -1,0 +1,30 @@
+//! The host's security module: what it refuses when nothing else does.
+
+use std::sync::Arc;
+
+use berth_agent::launch::security_module;
+use berth_wire::launch::Step;
+use berth_wire::report::Exit;
+
+use crate::stage::{Attempt, Stage};
+use crate::table;
+
+/// A setting of the container's own network, which root inside may change but for the read-only mount over it.
+const SETTING: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+
+/// With the mount taken out, the label alone refuses; without that, too, the attack succeeds.
+pub async fn second_fence(stage: Arc<Stage>) -> Result<(), String> {
+    if security_module().is_none() {
+        println!("not tried: this host has neither AppArmor nor SELinux");
+        return Ok(());
+    }
+    let attempt = Attempt::new("write", 0).with([SETTING, "1024"]);
+    let mount = |s: &Step| matches!(s, Step::ReadOnly { path } if path == "/proc/sys");
+    let fenced = stage.attempt(&attempt, |plan| plan.without(mount)).await.map_err(|e| e.to_string())?;
+    let open = stage.attempt(&attempt, |plan| plan.without(|s| mount(s) || table::label(s))).await;
+    let open = open.map_err(|error| error.to_string())?;
+    if fenced == Exit::Code(libc::EACCES as u8) && open == Exit::Code(0) {
+        return Ok(());
+    }
+    Err(format!("behind its label it is {fenced:?}, without {open:?}"))
+}

@@ -44,7 +44,8 @@ small_stack() {
   tar -C /tmp/stack -xf image.tar ./usr/bin/busybox ./etc/passwd ./etc/group
   for name in $(/tmp/stack/usr/bin/busybox --list); do ln -s busybox "/tmp/stack/usr/bin/$name" 2>/dev/null; done
   mkdir /tmp/stack/{proc,sys,dev,tmp,app,run,root,var} && ln -s usr/bin /tmp/stack/bin
-  tar -C /tmp/stack --numeric-owner --owner 0 --group 0 -cf /tmp/stack.tar .
+  chown -R 0:0 /tmp/stack && chown 1000:1000 /tmp/stack/app
+  tar -C /tmp/stack --numeric-owner -cf /tmp/stack.tar .
 }
 
 # Once for all parts. Without it the parts that need it have nothing to say.

@@ -1,89 +1,35 @@
-//! `berth-agent run ROOT -- COMMAND`: one container, attached, with everything that an app's has, from a directory or a tar. It is an
+//! `berth-agent run ROOT -- COMMAND`: one container, attached, with everything that an app's has, from any image or root. It is an
 //! installation of its own with its own launcher, so it needs no agent and disturbs none; nothing of it is left afterwards.
 //!
 //! Exit status: the command's own; 128 + N if signal N ended it; 126 or 127 if it could not be executed; 125 for anything else.
 
+mod arguments;
+mod root;
 mod terminal;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode};
 use std::time::Duration;
 
 use berth_wire::id::InstanceId;
-use berth_wire::quota::{Bounds, MIB, Quota};
+use berth_wire::quota::{MIB, Quota};
 use berth_wire::report::Exit;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::cgroup::{Cgroups, IoDevice};
+use crate::cgroup::{self, Cgroups, IoDevice};
 use crate::container::{Capabilities, ContainerSpec, Host, Output, Ready, StartError};
 use crate::disk::Disk;
 use crate::disk::shares::Shares;
-use crate::image::{Images, ImagesConfig};
+use crate::image::{Images, ImagesConfig, configuration};
 use crate::installation::Installation;
 use crate::launch::{Launcher, UidRanges, load_security_policy};
 use crate::network::{Network, NetworkConfig};
-
-/// What the command line says.
-#[derive(Debug, clap::Args)]
-pub struct Arguments {
-    /// A directory that holds a root file system, or a tar of one.
-    pub root: PathBuf,
-    /// The command and its arguments.
-    #[arg(last = true, required = true)]
-    pub command: Vec<String>,
-    /// User inside, as UID or UID:GID in numbers.
-    #[arg(long, default_value = "1000", value_parser = user)]
-    pub user: (u32, u32),
-    /// Working directory inside.
-    #[arg(long, visible_alias = "workdir", default_value = "/")]
-    pub cwd: String,
-    /// A terminal for the command, joined to this one.
-    #[arg(short, long)]
-    pub tty: bool,
-    /// When it is over, write how it ended and how long each step of its start took to standard error, as one line of JSON.
-    #[arg(long)]
-    pub json: bool,
-    /// An environment variable, KEY=VALUE; may be repeated.
-    #[arg(short, long, value_parser = variable)]
-    pub env: Vec<(String, String)>,
-    /// CPU in thousandths of a core.
-    #[arg(long, default_value_t = 1_000)]
-    pub cpu_millis: u64,
-    /// Memory in MiB.
-    #[arg(long, default_value_t = 512)]
-    pub memory_mib: u64,
-    /// Processes and threads.
-    #[arg(long, default_value_t = 256)]
-    pub pids: u64,
-    /// Bytes written to the root, in MiB.
-    #[arg(long, default_value_t = 256)]
-    pub disk_mib: u64,
-    /// No network beyond the container's own loopback.
-    #[arg(long)]
-    pub no_network: bool,
-    /// Where its working files are kept while it runs.
-    #[arg(long, default_value = "/var/tmp")]
-    pub work_dir: PathBuf,
-}
-
-fn variable(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
-    Ok((key.to_owned(), value.to_owned()))
-}
-
-/// Numbers only, as in an image: a name would have to be looked up in a file that the image controls.
-fn user(text: &str) -> Result<(u32, u32), String> {
-    let (uid, gid) = text.split_once(':').unwrap_or((text, text));
-    let number = |text: &str| {
-        let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        text.parse::<u32>().ok().filter(|number| plain && *number < 65_535)
-    };
-    number(uid).zip(number(gid)).ok_or_else(|| "write UID or UID:GID in numbers below 65535".to_owned())
-}
+pub use arguments::{Arguments, QuotaArguments};
 
 /// What went wrong before or after the command.
 #[derive(Debug, thiserror::Error)]
@@ -124,14 +70,16 @@ pub async fn run(arguments: Arguments) -> ExitCode {
 }
 
 async fn attached(arguments: Arguments) -> Result<Exit, RunError> {
-    let quota = quota(&arguments);
+    let quota = arguments.limits.quota();
     quota.check()?;
+    say_what_is_not_enforced(&quota);
     // Before anything is made: a signal that comes meanwhile must not leave half of it behind.
     let signals = signals().map_err(step("listen for signals"))?;
     let name = format!("run-{}", std::process::id());
     let work = arguments.work_dir.join(format!("berth-{name}"));
     std::fs::create_dir_all(&work).map_err(step("make the working directory"))?;
-    let opened = open_host(&name, &work, quota.disk_bytes.max).await;
+    let pool_bytes = quota.disk_bytes.max.saturating_add(arguments.image_mib.saturating_mul(MIB));
+    let opened = open_host(&name, &work, pool_bytes).await;
     let result = match opened {
         Ok((host, launcher)) => {
             let result = one(&host, arguments, quota, signals).await;
@@ -144,13 +92,11 @@ async fn attached(arguments: Arguments) -> Result<Exit, RunError> {
     result
 }
 
-fn quota(arguments: &Arguments) -> Quota {
-    Quota {
-        cpu_millis: Bounds::new(0, arguments.cpu_millis),
-        memory_bytes: Bounds::new(0, arguments.memory_mib * MIB),
-        pids: Bounds::new(0, arguments.pids),
-        disk_bytes: Bounds::new(0, arguments.disk_mib * MIB),
-        ..Quota { log_lines_per_second: Bounds::new(0, 1_000), ..Quota::default() }
+/// What was asked for and cannot be had on this machine is said, not silently left out.
+fn say_what_is_not_enforced(quota: &Quota) {
+    let unenforced = cgroup::unenforced().unwrap_or_default();
+    for (field, reason) in unenforced.iter().filter(|(field, _)| quota.stated().contains(&field.as_str())) {
+        eprintln!("berth-agent: {field} is not enforced: {reason}");
     }
 }
 
@@ -173,17 +119,14 @@ fn start_launcher(dir: &Path) -> io::Result<OwnLauncher> {
     })
 }
 
-/// Room for layers of a tar and for btrfs itself, beside the container's own quota.
-const POOL_BYTES_EXTRA: u64 = 2_048 * MIB;
-
-async fn open_host(name: &str, work: &Path, disk_bytes: u64) -> Result<(Host, OwnLauncher), RunError> {
+async fn open_host(name: &str, work: &Path, pool_bytes: u64) -> Result<(Host, OwnLauncher), RunError> {
     let installation = Installation::new(name).map_err(step("claim an installation"))?;
     let launcher_dir = work.join("launcher");
     let process = start_launcher(&launcher_dir).map_err(step("start the launcher"))?;
     let cgroups = Cgroups::open(&installation).map_err(step("open the cgroups"))?;
     let network =
         Network::open(&installation, NetworkConfig::default()).await.map_err(step("open the network"))?;
-    let disk = Disk::open(&installation, work, Shares::undivided(disk_bytes + POOL_BYTES_EXTRA))
+    let disk = Disk::open(&installation, work, Shares::undivided(pool_bytes))
         .await
         .map_err(step("open the disk"))?;
     let (major, minor) = disk.device().map_err(step("find the disk's device"))?;
@@ -239,50 +182,9 @@ async fn one(
     quota: Quota,
     mut signals: mpsc::Receiver<u8>,
 ) -> Result<Exit, RunError> {
-    let id = InstanceId(uuid::Uuid::now_v7());
-    let layer = if arguments.root.is_dir() {
-        host.images.borrow_directory(&arguments.root).map_err(step("use the root directory"))?
-    } else {
-        let tar = tokio::fs::File::open(&arguments.root).await.map_err(step("open the root"))?;
-        host.images.import_tar(tar).await.map_err(step("unpack the root"))?
-    };
-    let copy = |stream: std::os::fd::BorrowedFd<'_>| stream.try_clone_to_owned();
-    let streams = || -> io::Result<(Option<terminal::Ordered>, Output)> {
-        use std::os::fd::AsFd;
-        if arguments.tty {
-            let (ordered, output) = terminal::order()?;
-            return Ok((Some(ordered), output));
-        }
-        let output = Output::Fds {
-            stdin: Some(copy(io::stdin().as_fd())?),
-            stdout: copy(io::stdout().as_fd())?,
-            stderr: copy(io::stderr().as_fd())?,
-        };
-        Ok((None, output))
-    };
-    let (ordered, output) = streams().map_err(step("pass on the standard streams"))?;
-    let mut env = BTreeMap::from([
-        ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
-        ("HOME".to_owned(), "/tmp".to_owned()),
-    ]);
-    if let (true, Ok(kind)) = (arguments.tty, std::env::var("TERM")) {
-        env.insert("TERM".to_owned(), kind);
-    }
-    env.extend(arguments.env);
-    let spec = ContainerSpec {
-        id,
-        hostname: "berth-run".into(),
-        layers: vec![layer.path.clone()],
-        argv: arguments.command,
-        env,
-        cwd: arguments.cwd,
-        user: arguments.user,
-        quota,
-        binds: vec![],
-        output,
-        capabilities: Capabilities::App,
-        network: !arguments.no_network,
-    };
+    let root = root::open(&host.images, &arguments).await?;
+    let (json, (spec, ordered)) = (arguments.json, spec(arguments, &root, quota)?);
+    let id = spec.id;
     let started = host.start(spec).await?;
     let joined = ordered.map(terminal::Ordered::join).transpose().map_err(step("join the terminals"));
     let exit = match joined {
@@ -291,11 +193,82 @@ async fn one(
     };
     host.destroy(id, true).await.map_err(step("clean up"))?;
     let exit = exit?;
-    if arguments.json {
+    if json {
         let told = serde_json::json!({ "exit": exit, "steps": started.steps });
         eprintln!("{told}");
     }
     Ok(exit)
+}
+
+/// Most bytes of a log; when it is full it is renamed to `.1`, once.
+const LOG_BYTES_MAX: u64 = 64 * MIB;
+
+/// What the command's streams are.
+fn streams(arguments: &Arguments, quota: &Quota) -> io::Result<(Option<terminal::Ordered>, Output)> {
+    if arguments.tty {
+        let (ordered, output) = terminal::order()?;
+        return Ok((Some(ordered), output));
+    }
+    if let Some(path) = &arguments.log {
+        let lines_per_second = u32::try_from(quota.log_lines_per_second.max).unwrap_or(u32::MAX);
+        let path = std::path::absolute(path)?;
+        return Ok((None, Output::File { path, bytes_max: LOG_BYTES_MAX, lines_per_second }));
+    }
+    let copy = |stream: BorrowedFd<'_>| stream.try_clone_to_owned();
+    let output = Output::Fds {
+        stdin: Some(copy(io::stdin().as_fd())?),
+        stdout: copy(io::stdout().as_fd())?,
+        stderr: copy(io::stderr().as_fd())?,
+    };
+    Ok((None, output))
+}
+
+/// What the command line says, and what the image says where that is silent.
+fn spec(
+    arguments: Arguments,
+    root: &root::Root,
+    quota: Quota,
+) -> Result<(ContainerSpec, Option<terminal::Ordered>), RunError> {
+    let (ordered, output) = streams(&arguments, &quota).map_err(step("pass on the standard streams"))?;
+    let mut env = BTreeMap::from([
+        ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
+        ("HOME".to_owned(), "/tmp".to_owned()),
+    ]);
+    env.extend(root.config.as_ref().map(configuration::env).unwrap_or_default());
+    if let (true, Ok(kind)) = (arguments.tty, std::env::var("TERM")) {
+        env.insert("TERM".to_owned(), kind);
+    }
+    env.extend(arguments.env);
+    let own_argv = root.config.as_ref().map(configuration::argv).unwrap_or_default();
+    let argv = if arguments.command.is_empty() { own_argv } else { arguments.command };
+    if argv.is_empty() {
+        return Err(step("find a command")("the image names none; write one after --"));
+    }
+    let user = match (arguments.user, &root.config) {
+        (Some(user), _) => user,
+        (None, Some(config)) => configuration::user(config)
+            .map_err(|refusal| format!("{refusal}; say which with --user"))
+            .map_err(step("find the user"))?,
+        (None, None) => configuration::USER_DEFAULT,
+    };
+    let spec = ContainerSpec {
+        id: InstanceId(uuid::Uuid::now_v7()),
+        hostname: "berth-run".into(),
+        layers: root.layers.clone(),
+        argv,
+        env,
+        cwd: arguments
+            .cwd
+            .or_else(|| root.config.as_ref().map(configuration::cwd))
+            .unwrap_or_else(|| "/".into()),
+        user,
+        quota,
+        binds: vec![],
+        output,
+        capabilities: Capabilities::App,
+        network: !arguments.no_network,
+    };
+    Ok((spec, ordered))
 }
 
 /// Until the command ends. A terminal's size is the terminal's matter; every other signal is the command's.
@@ -344,19 +317,5 @@ fn signals() -> io::Result<mpsc::Receiver<u8>> {
 async fn pass_on(mut stream: Signal, number: u8, sender: mpsc::Sender<u8>) {
     while stream.recv().await.is_some() {
         let _ = sender.try_send(number);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_user_must_be_numbers() {
-        assert_eq!(user("5"), Ok((5, 5)));
-        assert_eq!(user("0:7"), Ok((0, 7)));
-        for bad in ["", "root", "1:", ":1", "+1", "65535", "1:2:3", "4294967297"] {
-            assert!(user(bad).is_err(), "{bad}");
-        }
     }
 }

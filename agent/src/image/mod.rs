@@ -13,6 +13,8 @@
 //! A layer is filled under tmp/, synced and renamed: what has its name is whole. Mounting is the launcher's business, and what
 //! an image says about users, ports or volumes configures nothing here.
 
+pub mod configuration;
+mod layout;
 mod pack;
 mod pull;
 mod push;
@@ -219,6 +221,17 @@ impl Images {
     /// A registry that is not reachable, content that is not what its digest says, a refused layer.
     pub async fn ensure(&self, image: &ImageRef, registry: &Registry) -> Result<Image, ImageError> {
         self.inner.ensure(image, registry).await
+    }
+
+    /// As [`Images::ensure`], from a directory that is an OCI image layout; none if it is not.
+    ///
+    /// # Errors
+    /// As there; what the layout lacks cannot be had elsewhere.
+    pub async fn ensure_layout(&self, dir: &Path) -> Result<Option<Image>, ImageError> {
+        if !layout::Layout::is_at(dir) {
+            return Ok(None);
+        }
+        self.inner.ensure_layout(dir).await.map(Some)
     }
 
     /// Makes a container's upper directory (unmounted, its processes gone) a layer under a key, by moving the directory

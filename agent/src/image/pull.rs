@@ -14,6 +14,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 
+use super::layout::Layout;
 use super::registry::Repository;
 use super::store::{About, Blob, Layer};
 use super::{Image, ImageError, Inner, Limits, Registry, blocking, io_error, unpack};
@@ -41,6 +42,57 @@ struct Descriptor {
     #[serde(default)]
     media_type: String,
     platform: Option<Platform>,
+}
+
+/// What an index names, for whoever looks for the only image of a layout.
+#[derive(Debug, Deserialize)]
+pub(super) struct Descriptors {
+    manifests: Vec<Descriptor>,
+}
+
+impl Descriptors {
+    pub(super) fn only(&self) -> Option<Digest> {
+        let [only] = self.manifests.as_slice() else { return None };
+        Some(only.digest.clone())
+    }
+}
+
+/// Where an image comes from.
+#[derive(Debug)]
+pub(super) enum Origin<'a> {
+    Registry(Repository<'a>),
+    Layout(Layout),
+}
+
+impl Origin<'_> {
+    async fn manifest(&self, digest: &Digest) -> Result<Vec<u8>, ImageError> {
+        match self {
+            Self::Registry(repository) => repository.manifest(digest).await,
+            Self::Layout(layout) => layout.small("manifest", digest),
+        }
+    }
+
+    async fn small_blob(&self, digest: &Digest) -> Result<Vec<u8>, ImageError> {
+        match self {
+            Self::Registry(repository) => repository.small_blob(digest).await,
+            Self::Layout(layout) => layout.small("configuration", digest),
+        }
+    }
+
+    async fn blob(&self, digest: &Digest) -> Result<Box<dyn AsyncRead + Send + Unpin>, ImageError> {
+        Ok(match self {
+            Self::Registry(repository) => Box::new(repository.blob(digest).await?),
+            Self::Layout(layout) => Box::new(tokio::fs::File::from_std(layout.blob(digest)?)),
+        })
+    }
+
+    /// A repository that has its blobs.
+    fn repository(&self) -> Option<String> {
+        match self {
+            Self::Registry(repository) => Some(repository.name.to_owned()),
+            Self::Layout(_) => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -73,9 +125,19 @@ impl Inner {
 
     pub(super) async fn ensure(&self, image: &ImageRef, registry: &Registry) -> Result<Image, ImageError> {
         let repository = Repository { http: &self.http, registry, name: &image.repository };
-        let dir = self.store.image_dir(&image.digest);
-        let of = image.digest.to_string();
-        let mut manifest = self.manifest(&repository, &dir, "manifest.json", &image.digest).await?;
+        self.ensure_from(&Origin::Registry(repository), &image.digest).await
+    }
+
+    pub(super) async fn ensure_layout(&self, dir: &Path) -> Result<Image, ImageError> {
+        let layout = Layout::open(dir)?;
+        let digest = layout.digest()?;
+        self.ensure_from(&Origin::Layout(layout), &digest).await
+    }
+
+    async fn ensure_from(&self, origin: &Origin<'_>, digest: &Digest) -> Result<Image, ImageError> {
+        let dir = self.store.image_dir(digest);
+        let of = digest.to_string();
+        let mut manifest = self.manifest(origin, &dir, "manifest.json", digest).await?;
         if manifest.config.is_none() {
             let ours = manifest.manifests.iter().find(|candidate| {
                 candidate
@@ -86,7 +148,7 @@ impl Inner {
             let reason = format!("it has no image for linux/{}", architecture());
             let ours = ours.ok_or_else(|| ImageError::Malformed { what: "index", of: of.clone(), reason })?;
             let digest = ours.digest.clone();
-            manifest = self.manifest(&repository, &dir, "platform.json", &digest).await?;
+            manifest = self.manifest(origin, &dir, "platform.json", &digest).await?;
         }
         let malformed =
             |what, reason: &str| ImageError::Malformed { what, of: of.clone(), reason: reason.to_owned() };
@@ -95,7 +157,7 @@ impl Inner {
             return Err(malformed("manifest", "it has no layers or more than 128"));
         }
         let config =
-            self.document(&dir, "config.json", &config.digest, repository.small_blob(&config.digest)).await?;
+            self.document(&dir, "config.json", &config.digest, origin.small_blob(&config.digest)).await?;
         let config: ImageConfiguration = serde_json::from_slice(&config)
             .map_err(|error| malformed("configuration", &error.to_string()))?;
         let diff_ids = config.rootfs().diff_ids().clone();
@@ -103,19 +165,19 @@ impl Inner {
             return Err(malformed("configuration", "it names another number of layers than the manifest"));
         }
         let wanted = manifest.layers.into_iter().zip(diff_ids);
-        let pulls = wanted.map(|(blob, diff_id)| self.layer_of(&repository, blob, diff_id, of.clone()));
+        let pulls = wanted.map(|(blob, diff_id)| self.layer_of(origin, blob, diff_id, of.clone()));
         let parts: Vec<Layer> = futures_util::stream::iter(pulls).buffered(PULLS_MAX).try_collect().await?;
         Ok(Image { layers: parts.iter().map(|layer| layer.path.clone()).collect(), parts, config })
     }
 
     async fn manifest(
         &self,
-        repository: &Repository<'_>,
+        origin: &Origin<'_>,
         dir: &Path,
         name: &'static str,
         digest: &Digest,
     ) -> Result<Manifest, ImageError> {
-        let bytes = self.document(dir, name, digest, repository.manifest(digest)).await?;
+        let bytes = self.document(dir, name, digest, origin.manifest(digest)).await?;
         serde_json::from_slice(&bytes).map_err(|error| ImageError::Malformed {
             what: "manifest",
             of: digest.to_string(),
@@ -146,12 +208,12 @@ impl Inner {
     /// A layer that is what the configuration says, too.
     async fn layer_of(
         &self,
-        repository: &Repository<'_>,
+        origin: &Origin<'_>,
         blob: Descriptor,
         diff_id: String,
         of: String,
     ) -> Result<Layer, ImageError> {
-        let layer = self.layer(repository, &blob).await?;
+        let layer = self.layer(origin, &blob).await?;
         if layer.diff_id.as_str() == diff_id {
             return Ok(layer);
         }
@@ -159,7 +221,7 @@ impl Inner {
         Err(ImageError::Malformed { what: "configuration", of, reason })
     }
 
-    async fn layer(&self, repository: &Repository<'_>, wanted: &Descriptor) -> Result<Layer, ImageError> {
+    async fn layer(&self, origin: &Origin<'_>, wanted: &Descriptor) -> Result<Layer, ImageError> {
         let _making = self.store.make_blob(&wanted.digest).await;
         if let Some(present) = self.store.find_blob(&wanted.digest) {
             return Ok(present);
@@ -168,7 +230,7 @@ impl Inner {
         if wanted.size > bytes_max {
             return Err(ImageError::Refused(format!("{} has more than {bytes_max} bytes", wanted.digest)));
         }
-        let body = repository.blob(&wanted.digest).await?;
+        let body = origin.blob(&wanted.digest).await?;
         // One byte more than it should have is enough to know that it is another.
         let mut source = Verified { inner: body.take(wanted.size + 1), hasher: Sha256::new(), bytes: 0 };
         let draft = self.store.prepare()?;
@@ -184,7 +246,7 @@ impl Inner {
         let about = About {
             diff_id: Some(unpacked.diff_id),
             blob: Some(blob),
-            repository: Some(repository.name.to_owned()),
+            repository: origin.repository(),
             bytes: None,
         };
         let store = self.store.clone();

@@ -18,7 +18,6 @@ use berth_wire::name::Domain;
 use berth_wire::quota::Quota;
 use berth_wire::report::{Built, Exit, LOG_TAIL_LINES_MAX, Trouble};
 use berth_wire::spec::{InstanceSpec, ProcessSpec, Spec, Work};
-use oci_spec::image::ImageConfiguration;
 use tokio::sync::{Semaphore, watch};
 
 use super::machine::{AsyncTell, Edge, Found, Launched, Machine, NotSet, Target};
@@ -28,7 +27,7 @@ use crate::attach::attachments::Attachments;
 use crate::build::Builder;
 use crate::container::{Capabilities, ContainerSpec, Host, Output, QuotaError};
 use crate::health::{diagnose, probe, sockets, watch as health_watch};
-use crate::image::{Image, Registry};
+use crate::image::{Image, Registry, configuration};
 use crate::logs::name::{LogName, app_dir, path_of};
 use crate::logs::{FILE_BYTES_MAX, history};
 use crate::routes::{Routes, RoutesStatus};
@@ -43,9 +42,6 @@ const LAUNCHES_AT_ONCE: usize = 8;
 
 /// How long the start of the agent waits for the leases of the images that run: they are on the disk already.
 const LEASES_WAIT_MAX: Duration = Duration::from_secs(10);
-
-/// The user that an app runs as where its image names none: never root.
-const USER_DEFAULT: (u32, u32) = (1_000, 1_000);
 
 /// This host.
 pub struct OnHost {
@@ -134,7 +130,7 @@ impl OnHost {
         output: Output,
     ) -> Result<ContainerSpec, Trouble> {
         let refused = |message| trouble(Code::R20, message);
-        let mut env = image_env(&image.config);
+        let mut env = configuration::env(&image.config);
         env.extend(process.env.clone());
         Ok(ContainerSpec {
             id: spec.id,
@@ -142,8 +138,8 @@ impl OnHost {
             layers: image.layers.clone(),
             argv: process.argv.clone(),
             env,
-            cwd: image_cwd(&image.config),
-            user: image_user(&image.config).map_err(refused)?,
+            cwd: configuration::cwd(&image.config),
+            user: configuration::user(&image.config).map_err(refused)?,
             quota: spec.quota,
             binds: Vec::new(),
             output,
@@ -272,33 +268,6 @@ fn hostname(spec: &InstanceSpec) -> String {
     name.chars().take(63).collect::<String>().trim_end_matches('-').to_owned()
 }
 
-fn image_env(config: &ImageConfiguration) -> BTreeMap<String, String> {
-    let pairs = config.config().iter().filter_map(|c| c.env().as_ref()).flatten();
-    pairs.filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
-}
-
-fn image_cwd(config: &ImageConfiguration) -> String {
-    let cwd = config.config().as_ref().and_then(|c| c.working_dir().clone());
-    cwd.filter(|cwd| cwd.starts_with('/')).unwrap_or_else(|| "/".to_owned())
-}
-
-/// Numbers only: a name would have to be looked up in the image, and how that goes wrong has filled advisories (CVE-2026-30892).
-fn image_user(config: &ImageConfiguration) -> Result<(u32, u32), String> {
-    let user = config.config().as_ref().and_then(|c| c.user().clone()).unwrap_or_default();
-    if user.is_empty() {
-        return Ok(USER_DEFAULT);
-    }
-    let (uid, gid) = user.split_once(':').unwrap_or((&user, &user));
-    let number = |text: &str| {
-        let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        text.parse::<u32>().ok().filter(|&n| plain && n < 65_535)
-    };
-    match (number(uid), number(gid)) {
-        (Some(uid), Some(gid)) => Ok((uid, gid)),
-        _ => Err(format!("The image's user {user:?} is not UID or UID:GID in numbers below 65535")),
-    }
-}
-
 /// The real edge behind the reconciler's seam.
 pub struct OnEdge {
     routes: Routes,
@@ -333,32 +302,5 @@ impl Edge for OnEdge {
             // The connection's task ended with its last handle; we hold one, so this does not happen.
             std::future::pending::<()>().await;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use oci_spec::image::{ConfigBuilder, ImageConfigurationBuilder};
-
-    use super::*;
-
-    fn config(user: &str) -> ImageConfiguration {
-        let config = ConfigBuilder::default().user(user).env(vec!["A=b=c".to_owned()]).build().unwrap();
-        ImageConfigurationBuilder::default().config(config).build().unwrap()
-    }
-
-    #[test]
-    fn a_user_must_be_numbers_and_never_root_by_default() {
-        assert_eq!(image_user(&config("")), Ok(USER_DEFAULT));
-        assert_eq!(image_user(&config("1001")), Ok((1001, 1001)));
-        assert_eq!(image_user(&config("0:0")), Ok((0, 0)));
-        for bad in ["root", "1000:", ":1", "-1", "+1", "1 ", "4294967296", "65535", "1:2:3"] {
-            assert!(image_user(&config(bad)).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn the_images_environment_must_keep_values_with_equals_signs() {
-        assert_eq!(image_env(&config(""))["A"], "b=c");
     }
 }

@@ -23,7 +23,12 @@ pub fn key(authority: &str) -> Result<Cow<'_, str>, NotAHost> {
     }
     let name = name.strip_suffix('.').unwrap_or(name);
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-    if name.is_empty() || name.len() > 253 || name.starts_with('.') || !name.bytes().all(allowed) {
+    if name.is_empty()
+        || name.len() > 253
+        || name.starts_with('.')
+        || name.ends_with('.')
+        || !name.bytes().all(allowed)
+    {
         return Err(NotAHost);
     }
     if name.bytes().any(|b| b.is_ascii_uppercase()) {
@@ -77,6 +82,7 @@ mod tests {
             ".",
             "..",
             ".a",
+            "a..",
             ":80",
             "a b",
             "a/b",

@@ -26,14 +26,14 @@ use crate::container::Host;
 use crate::image::Registry;
 
 mod log;
-mod manifest;
+pub mod manifest;
 mod pipeline;
 #[cfg(test)]
 mod pipeline_tests;
-mod plan;
-mod procfile;
+pub mod plan;
+pub mod procfile;
 mod sandbox;
-mod settings;
+pub mod settings;
 mod source;
 mod stage;
 mod verdict;

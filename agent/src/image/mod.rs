@@ -32,9 +32,10 @@ use oci_spec::image::ImageConfiguration;
 use tokio::io::AsyncRead;
 
 use crate::installation::Installation;
+pub use pull::layers_named;
 pub use store::Layer;
 use store::Store;
-pub use unpack::{Limits, main as unpack_main};
+pub use unpack::{Limits, Unpacked, extract_here, main as unpack_main};
 
 /// What could not be done.
 #[derive(Debug, thiserror::Error)]

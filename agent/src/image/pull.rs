@@ -57,6 +57,15 @@ impl Descriptors {
     }
 }
 
+/// The layers that a manifest names, with their sizes.
+///
+/// # Errors
+/// What is no manifest.
+pub fn layers_named(manifest: &[u8]) -> Result<Vec<(Digest, u64)>, serde_json::Error> {
+    let manifest: Manifest = serde_json::from_slice(manifest)?;
+    Ok(manifest.layers.into_iter().map(|layer| (layer.digest, layer.size)).collect())
+}
+
 /// Where an image comes from.
 #[derive(Debug)]
 pub(super) enum Origin<'a> {

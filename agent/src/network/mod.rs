@@ -12,7 +12,7 @@
 //! address's offset in the block, so what a crash left behind is found by name alone.
 
 mod addresses;
-mod dns;
+pub mod dns;
 mod egress;
 mod forwarding;
 mod inside;

@@ -30,7 +30,7 @@ mod pushes;
 mod reconcile;
 mod release;
 mod repository;
-mod rules;
+pub mod rules;
 mod socket;
 mod talk;
 

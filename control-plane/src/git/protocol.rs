@@ -123,7 +123,7 @@ impl Examined {
             self.submodules += 1;
         } else {
             self.files += 1;
-            self.bytes += size.and_then(|size| size.parse::<u64>().ok()).unwrap_or(0);
+            self.bytes = self.bytes.saturating_add(size.and_then(|size| size.parse().ok()).unwrap_or(0));
         }
     }
 }

@@ -8,7 +8,7 @@ mod blob;
 mod error;
 pub mod links;
 mod manifest;
-mod path;
+pub mod path;
 mod upload;
 
 use axum::Router;

@@ -1,7 +1,8 @@
 //! What of a message's headers is for the next hop only (RFC 9110 7.6.1), and what the edge adds.
 
 use http::header::{
-    CONNECTION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -43,7 +44,7 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
         let named: Vec<HeaderName> = connection_names(headers).filter_map(|name| name.parse().ok()).collect();
         for name in named {
             // Where a message ends and whom it is for is not the sender's to withdraw.
-            if name != HOST && name != http::header::CONTENT_LENGTH {
+            if name != HOST && name != CONTENT_LENGTH {
                 headers.remove(name);
             }
         }
@@ -116,9 +117,11 @@ pub fn prepare_response<B>(response: &mut Response<B>, upgraded: bool) {
     }
 }
 
-/// Servers that turn headers into variables cannot tell `X_Forwarded_For` from `X-Forwarded-For`: a client could speak for the edge.
+/// Servers that turn headers into variables cannot tell `X_Forwarded_For` from `X-Forwarded-For`: a client could speak for the edge, or
+/// say twice where its body ends.
 fn remove_lookalikes(headers: &mut HeaderMap) {
-    let guarded = [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_PORT, FORWARDED_HOST, REQUEST_ID, HOST];
+    let forwarded = [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_PORT, FORWARDED_HOST, REQUEST_ID];
+    let guarded = [&forwarded[..], &[HOST, CONTENT_LENGTH, TRANSFER_ENCODING]].concat();
     let alike: Vec<HeaderName> = headers
         .keys()
         .filter(|name| name.as_str().contains('_'))

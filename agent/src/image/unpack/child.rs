@@ -13,7 +13,8 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::extract::{self, Limits, Refusal};
+use super::extract::{self, Limits};
+use super::refusal::Refusal;
 use super::{READY, Verdict};
 
 /// Most memory: zstd's largest accepted window (128 MiB), headers, and room.
@@ -29,7 +30,7 @@ pub fn main() -> ExitCode {
             match extract::extract(File::from(tar), directory.as_fd(), &Limits::default()) {
                 Ok(unpacked) => Verdict::Unpacked(unpacked),
                 Err(Refusal::Io(error)) if is_full(&error) => Verdict::Full,
-                Err(refusal) => Verdict::Refused(refusal.to_string()),
+                Err(refusal) => Verdict::Refused(refusal.sentence()),
             }
         }
         Err(error) => Verdict::Failed(error.to_string()),

@@ -19,7 +19,8 @@ use tar::{Archive, Entry, EntryType};
 
 use super::Unpacked;
 use super::name::{Name, components, shown};
-use super::stream::{Bomb, HeaderAllowance, Plain};
+use super::refusal::{Refusal, at, errno_at};
+use super::stream::{HeaderAllowance, Plain};
 use crate::installation::UIDS_PER_CONTAINER;
 
 /// What an archive may not exceed.
@@ -50,49 +51,6 @@ impl Default for Limits {
             header_bytes_max: 1 << 20,
         }
     }
-}
-
-/// Why an archive was not unpacked.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
-    #[error("{0}")]
-    Bomb(String),
-    #[error("it has more than {0} entries")]
-    Entries(u64),
-    #[error("the name {0:?} {1}")]
-    Name(String, &'static str),
-    #[error("{0:?} {1}")]
-    Entry(String, &'static str),
-    #[error("{0:?}: {1}")]
-    Failed(String, io::Error),
-    #[error("it is not a readable tar: {0}")]
-    Io(io::Error),
-}
-
-impl From<io::Error> for Refusal {
-    fn from(error: io::Error) -> Self {
-        match error.get_ref().and_then(|inner| inner.downcast_ref::<Bomb>()) {
-            Some(bomb) => Self::Bomb(bomb.to_string()),
-            None => Self::Io(error),
-        }
-    }
-}
-
-/// A failure on one entry keeps its name, except for a full disk and a bomb, which concern the whole.
-fn at(path: &[u8]) -> impl FnOnce(io::Error) -> Refusal {
-    let path = shown(path);
-    move |error| match Refusal::from(error) {
-        Refusal::Io(error) => {
-            let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-            if full { Refusal::Io(error) } else { Refusal::Failed(path, error) }
-        }
-        other => other,
-    }
-}
-
-fn errno_at(path: &[u8]) -> impl FnOnce(rustix::io::Errno) -> Refusal {
-    let at = at(path);
-    move |errno| at(errno.into())
 }
 
 /// Fills the (empty) directory from an archive.

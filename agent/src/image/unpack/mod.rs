@@ -11,12 +11,13 @@
 //!   feed the tar ══════════════════════════════> [`extract`]
 //!   opaque directories, publish   <── verdict ──
 //! ```
-//! Here is the agent's side; `child` is the other; `extract`, `stream` and `name` hold the rules for archives.
+//! Here is the agent's side; `child` is the other; `extract`, `stream`, `name` and `refusal` hold the rules for archives.
 
 mod child;
 mod extract;
 mod idmap;
 mod name;
+mod refusal;
 mod stream;
 
 use std::io;
@@ -37,7 +38,7 @@ use super::ImageError;
 
 /// What became of a tar.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Unpacked {
+pub struct Unpacked {
     /// The digest of the uncompressed bytes.
     pub diff_id: Digest,
     /// Bytes of file content.
@@ -159,6 +160,18 @@ async fn feed(
             return Ok(());
         }
     }
+}
+
+/// Unpacks in this process, with whatever privilege it has: for fuzzing the rules alone.
+///
+/// # Errors
+/// The sentence that refuses the archive.
+pub fn extract_here(
+    tar: impl io::Read,
+    directory: std::os::fd::BorrowedFd<'_>,
+    limits: &Limits,
+) -> Result<Unpacked, String> {
+    extract::extract(tar, directory, limits).map_err(|refusal| refusal.sentence())
 }
 
 /// Marks directories as opaque for overlayfs (overlayfs.rst, whiteouts and opaque directories). One that a later entry of the

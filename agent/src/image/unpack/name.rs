@@ -1,6 +1,6 @@
 //! Names in archives: taken apart into components that cannot lead anywhere but down.
 
-use super::extract::Refusal;
+use super::refusal::Refusal;
 
 /// linux/limits.h.
 const NAME_BYTES_MAX: usize = 255;

@@ -6,6 +6,7 @@
 //! them all. Beyond a bound a query is dropped and the client's resolver asks again.
 
 mod clients;
+pub mod message;
 mod upstream;
 
 use std::io;
@@ -13,7 +14,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use super::NetworkError;
 use clients::Clients;
 pub(super) use clients::{QUERIES_BURST_MAX, QUERIES_PER_SECOND_MAX};
+use message::{DATAGRAM_BYTES_MAX, Look};
 use upstream::Upstream;
 
 /// One socket each; a quarter of the usual soft limit of 1,024 descriptors.
@@ -29,10 +30,6 @@ const QUERIES_MAX: usize = 256;
 const CONNECTIONS_MAX: usize = 64;
 /// Ends a TCP connection on which nothing comes.
 const IDLE: Duration = Duration::from_secs(10);
-/// RFC 6891 6.2.5: what an EDNS client may announce; larger answers go over TCP.
-const DATAGRAM_BYTES_MAX: usize = 4_096;
-/// RFC 1035 4.2.1: what a client without EDNS takes.
-const DATAGRAM_BYTES_PLAIN: usize = 512;
 
 /// The running server; stops when dropped.
 #[derive(Debug)]
@@ -173,26 +170,15 @@ impl Drop for Place {
 
 /// The answer to one message, or nothing for what is no query at all.
 async fn answer(shared: &Shared, query: &[u8], tcp: bool) -> Option<Vec<u8>> {
-    let message = Message::from_vec(query).ok()?;
-    if message.metadata.message_type != MessageType::Query {
-        return None;
-    }
-    let refuse = |code| Message::error_msg(message.metadata.id, message.metadata.op_code, code).to_vec().ok();
-    if message.metadata.op_code != OpCode::Query {
-        return refuse(ResponseCode::NotImp);
-    }
-    if message.queries.len() != 1 {
-        return refuse(ResponseCode::FormErr);
-    }
-    let Some(answer) = shared.upstream.ask(&message, query, tcp).await else {
-        return refuse(ResponseCode::ServFail);
+    let question = match message::look(query) {
+        Look::Nothing => return None,
+        Look::Refused(answer) => return Some(answer),
+        Look::Asked(question) => question,
     };
-    let room = message.edns.as_ref().map_or(DATAGRAM_BYTES_PLAIN, |edns| usize::from(edns.max_payload()));
-    if tcp || answer.len() <= room.clamp(DATAGRAM_BYTES_PLAIN, DATAGRAM_BYTES_MAX) {
-        return Some(answer);
+    match shared.upstream.ask(&question, query, tcp).await {
+        Some(answer) => message::fit(answer, &question, tcp),
+        None => message::failed(&question),
     }
-    // Too long for a datagram: say so, and the client asks again over TCP.
-    Message::from_vec(&answer).ok()?.truncate().to_vec().ok()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::str::FromStr as _;
 
-use hickory_proto::op::Query;
+use hickory_proto::op::{Message, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::TXT;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 

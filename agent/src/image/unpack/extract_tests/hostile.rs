@@ -162,6 +162,15 @@ fn names_that_are_none_must_be_refused() {
 }
 
 #[test]
+fn a_refusal_must_not_reach_for_the_terminal() {
+    // Found by fuzzing: what cannot be read as a number was quoted as it is.
+    let escape = |header: &mut Header| header.as_old_mut().size = *b"\x1b]0;owned\x07\n ";
+    let error = Place::new().extract(Tar::default().file("x", "").with_header(0, escape)).unwrap_err();
+    let sentence = error.sentence();
+    assert!(!sentence.chars().any(char::is_control) && sentence.contains("owned"), "{sentence:?}");
+}
+
+#[test]
 fn a_header_whose_sum_is_wrong_must_be_refused() {
     let mut bytes = Tar::default().file("x", "content").bytes();
     bytes[0] ^= 1;

@@ -1,0 +1,4 @@
+//! libFuzzer on the target `berth-toml` of berth-fuzz-targets.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| berth_fuzz_targets::feed("berth-toml", input));

@@ -36,8 +36,8 @@ pub use arguments::{Arguments, QuotaArguments};
 enum RunError {
     #[error("{action}: {reason}")]
     Step { action: &'static str, reason: String },
-    #[error(transparent)]
-    Start(#[from] StartError),
+    #[error("{}: {}", .0.code, .0)]
+    Start(StartError),
     #[error("{0}")]
     Quota(#[from] berth_wire::quota::InvalidQuota),
 }
@@ -185,7 +185,7 @@ async fn one(
     let root = root::open(&host.images, &arguments).await?;
     let (json, (spec, ordered)) = (arguments.json, spec(arguments, &root, quota)?);
     let id = spec.id;
-    let started = host.start(spec).await?;
+    let started = host.start(spec).await.map_err(RunError::Start)?;
     let joined = ordered.map(terminal::Ordered::join).transpose().map_err(step("join the terminals"));
     let exit = match joined {
         Ok(joined) => Ok(follow(host, id, &mut signals, joined).await),

@@ -7,6 +7,7 @@ mod label;
 mod network;
 mod quotas;
 mod races;
+mod run;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -47,6 +48,11 @@ pub const ALL: &[(&str, Single)] = &[
         Box::pin(label::second_fence(s))
     }),
     ("only what is public must be reachable", |s| Box::pin(network::reachable(s))),
+    ("run: exit statuses must be the command's, with the time of each step", |s| Box::pin(run::statuses(s))),
+    ("run: signals must be the command's", |s| Box::pin(run::signals(s))),
+    ("run: quotas must reach the kernel", |s| Box::pin(run::quotas(s))),
+    ("run: an image must say what runs", |s| Box::pin(run::images(s))),
+    ("run: a hostile image must be refused, leaving nothing", |s| Box::pin(run::hostile_images(s))),
     ("exec: every attempt of the table must be refused there, too", |s| Box::pin(exec::table(s))),
     ("exec: a working directory in /proc/self/fd must lead nowhere", |s| {
         Box::pin(exec::leaked_directories(s))

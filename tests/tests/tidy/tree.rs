@@ -43,6 +43,7 @@ impl Source {
 /// Whether a whole file is compiled for tests only.
 fn is_test(path: &str) -> bool {
     path.starts_with("tests/")
+        || path.starts_with("fuzz/")
         || path.contains("/tests/")
         || path.contains("/testing/")
         || ["/tests.rs", "/testing.rs", "_tests.rs"].iter().any(|end| path.ends_with(end))

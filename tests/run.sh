@@ -47,7 +47,8 @@ tests() {
     cargo nextest run --workspace --no-fail-fast --no-tests pass -E 'not (binary(e2e) or binary(isolation) or binary(faults) or binary(neighbours) or binary(corpus))' "$@" </dev/null
   else
     cargo test --workspace --no-fail-fast --lib --bins "$@" </dev/null &&
-      cargo test -p berth-tests --no-fail-fast --test tidy "$@" </dev/null
+      cargo test -p berth-tests --no-fail-fast --test tidy "$@" </dev/null &&
+      cargo test -p berth-fuzz-targets --test targets "$@" </dev/null
   fi
 }
 

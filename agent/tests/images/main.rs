@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "outside #[test] functions, too, all of this is test")]
 
+mod hostile;
 mod registry;
 
 use std::fs;

@@ -32,6 +32,7 @@ pub const ALL: &[(&str, Single)] = &[
         Box::pin(races::shared_volume(s))
     }),
     ("a clean-up must not follow a link", |s| Box::pin(races::clean_up(s))),
+    ("a build's clean-up must not follow a link", |s| Box::pin(races::build_clean_up(s))),
     ("a container that eats memory must end as out of memory", |s| Box::pin(quotas::memory(s))),
     ("a child that eats memory must end the whole container", |s| Box::pin(quotas::memory_of_a_child(s))),
     ("temporary files must count as memory", |s| Box::pin(quotas::temporary_files(s))),

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::Path;
 use std::sync::Arc;
 
-use berth_agent::container::Bind;
+use berth_agent::container::{Bind, Capabilities};
 use berth_wire::report::Exit;
 
 use crate::stage::{Attempt, Stage};
@@ -78,4 +78,30 @@ pub async fn clean_up(stage: Arc<Stage>) -> Result<(), String> {
     }
     let now = fs::read_to_string(kept.join("file"));
     if now.as_ref().is_ok_and(|text| text == "kept") { Ok(()) } else { Err(format!("the file is {now:?}")) }
+}
+
+/// buildkit CVE-2024-23652 and its kin. A build has no cache mounts that could be raced for: its caches are directories of its own
+/// root. What a step, root inside, makes of them is a part of its layer, and neither keeping nor removing it follows a link.
+pub async fn build_clean_up(stage: Arc<Stage>) -> Result<(), String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let kept = stage.dir.path().join("kept-by-builds");
+    fs::create_dir(&kept).and_then(|()| fs::write(kept.join("file"), "kept")).map_err(|e| text(&e))?;
+    let target = kept.display().to_string();
+    let attempt = Attempt { capabilities: Capabilities::Build, ..Attempt::new("link", 0) };
+    let spec = stage.spec(&attempt.with(["/cache", &target]));
+    let id = spec.id;
+    stage.host.start(spec).await.map_err(|e| text(&e))?;
+    let exit = stage.host.wait(id).await;
+    let scratch = stage.host.disk.get(id).ok_or("no disk")?;
+    stage.host.disk.leave_to_layers(id);
+    let layer = stage.host.images.layer_from_upper(&scratch.upper, "a build with a link").await;
+    stage.host.destroy(id, true).await.map_err(|e| text(&e))?;
+    let layer = layer.map_err(|e| text(&e))?;
+    let link = fs::read_link(layer.path.join("cache")).map_err(|e| text(&e))?;
+    let now = fs::read_to_string(kept.join("file")).map_err(|e| text(&e))?;
+    if exit == Exit::Code(0) && link == kept && now == "kept" {
+        Ok(())
+    } else {
+        Err(format!("{exit:?}, a link to {}, and the file is {now:?}", link.display()))
+    }
 }

@@ -2,26 +2,29 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::child::{self, Failure, Surroundings};
+use crate::kernel::{self, Errno};
 use crate::prepare::Prepared;
+use crate::shared_memory::{self, Stack};
 
 /// What clone3 takes (linux/sched.h, struct clone_args of 5.7).
 #[repr(C)]
 #[derive(Default)]
-struct CloneArguments {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
+#[allow(missing_docs, reason = "clone(2) describes each")]
+pub struct CloneArguments {
+    pub flags: u64,
+    pub pidfd: u64,
+    pub child_tid: u64,
+    pub parent_tid: u64,
+    pub exit_signal: u64,
+    pub stack: u64,
+    pub stack_size: u64,
+    pub tls: u64,
+    pub set_tid: u64,
+    pub set_tid_size: u64,
+    pub cgroup: u64,
 }
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -48,57 +51,84 @@ pub struct Loan<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
 }
 
-/// Whose child it is to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kin {
-    /// The caller's.
-    Child,
-    /// The caller's parent's.
-    Sibling,
-}
-
 /// Clones a child that carries out the plan.
 ///
 /// # Errors
 /// The kernel's refusal.
-pub fn clone(prepared: &Prepared, loan: &Loan<'_>, kin: Kin) -> io::Result<Cloned> {
+pub fn clone(prepared: &Prepared, loan: &Loan<'_>) -> io::Result<Cloned> {
     let (report_read, report_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let around = Surroundings {
+    let around = surroundings(loan, report_write.as_fd());
+    let mut pidfd = -1;
+    let arguments = of_a_container(loan, &mut pidfd);
+    // Without CLONE_VM this is a fork of a process with one thread; the child only makes system calls and never returns.
+    match kernel::call!(libc::SYS_clone3, &raw const arguments, size_of::<CloneArguments>())? {
+        0 => child::run(prepared, &around),
+        pid => Ok(cloned(pid as u32, pidfd, report_read)),
+    }
+}
+
+/// Clones a sibling that carries out the plan in this process's memory.
+///
+/// # Errors
+/// The kernel's refusal.
+///
+/// # Safety
+/// This process must free nothing of the plan's, and end soon: until the sibling executes its programs, both run in one memory.
+pub unsafe fn clone_sibling(prepared: &'static Prepared, loan: &Loan<'_>) -> io::Result<Cloned> {
+    let (report_read, report_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    // Never freed, as the plan itself.
+    let child: &'static _ =
+        Box::leak(Box::new(Child { prepared, around: surroundings(loan, report_write.as_fd()) }));
+    let mut pidfd = -1;
+    let mut arguments = of_a_container(loan, &mut pidfd);
+    // It inherits the signal that the caller's own end sends (clone(2), CLONE_PARENT).
+    arguments.flags |= libc::CLONE_PARENT as u64;
+    arguments.exit_signal = 0;
+    // SAFETY: what it uses is never freed.
+    let pid = unsafe { shared_memory::clone3_onto(&mut arguments, Stack::new()?, begin, &raw const *child) }?;
+    Ok(cloned(pid, pidfd, report_read))
+}
+
+/// What a sibling begins with.
+struct Child {
+    prepared: &'static Prepared,
+    around: Surroundings,
+}
+
+extern "C" fn begin(child: *const Child) -> ! {
+    // SAFETY: it is never freed.
+    let child = unsafe { &*child };
+    child::run(child.prepared, &child.around)
+}
+
+fn surroundings(loan: &Loan<'_>, report: BorrowedFd<'_>) -> Surroundings {
+    Surroundings {
         skeleton: loan.skeleton.as_raw_fd(),
-        report: report_write.as_raw_fd(),
+        report: report.as_raw_fd(),
         status: loan.status.as_raw_fd(),
         init: loan.init.as_raw_fd(),
-    };
-    let mut pidfd: libc::c_int = -1;
+    }
+}
+
+fn of_a_container(loan: &Loan<'_>, pidfd: &mut libc::c_int) -> CloneArguments {
     let namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     let mut arguments = CloneArguments {
         flags: (namespaces | libc::CLONE_PIDFD) as u64,
-        pidfd: &raw mut pidfd as u64,
+        pidfd: &raw mut *pidfd as u64,
         exit_signal: libc::SIGCHLD as u64,
         ..CloneArguments::default()
     };
-    if kin == Kin::Sibling {
-        // It inherits the signal that the caller's own end sends (clone(2), CLONE_PARENT).
-        arguments.flags |= libc::CLONE_PARENT as u64;
-        arguments.exit_signal = 0;
-    }
     if let Some(cgroup) = loan.cgroup {
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = cgroup.as_raw_fd() as u64;
     }
-    // SAFETY: without CLONE_VM this is a fork of a process with one thread; the child only makes system calls and never returns.
-    let pid = unsafe {
-        libc::syscall(libc::SYS_clone3, &raw const arguments, std::mem::size_of::<CloneArguments>())
-    };
-    match pid {
-        -1 => Err(io::Error::last_os_error()),
-        0 => child::run(prepared, &around),
-        pid => {
-            // SAFETY: CLONE_PIDFD made this descriptor for us.
-            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            Ok(Cloned { pid: pid as u32, pidfd, report: report_read.into() })
-        }
-    }
+    arguments
+}
+
+fn cloned(pid: u32, pidfd: libc::c_int, report: OwnedFd) -> Cloned {
+    // SAFETY: CLONE_PIDFD made this descriptor for us.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Cloned { pid, pidfd, report: report.into() }
 }
 
 /// Clones a child into a running container: its pid namespace and cgroup; the plan enters the rest.
@@ -125,28 +155,20 @@ pub fn clone_inside(
     }
     // The launcher itself stays where it is (pid_namespaces(7)): only its next child is born inside.
     enter_pid_namespace(init)?;
-    // SAFETY: as in `clone`.
-    let pid = unsafe {
-        libc::syscall(libc::SYS_clone3, &raw const arguments, std::mem::size_of::<CloneArguments>())
-    };
-    if pid == 0 {
+    // As in `clone`.
+    let made = kernel::call!(libc::SYS_clone3, &raw const arguments, size_of::<CloneArguments>());
+    if made == Ok(0) {
         child::run_inside(prepared, report_write.as_raw_fd())
     }
-    let failed = io::Error::last_os_error();
     if enter_pid_namespace(own_pid_namespace).is_err() {
         // Every later container would be born inside this one. The kernel always allows the way back, so this is never seen;
         // containers outlive a launcher that ends.
         std::process::abort();
     }
-    match pid {
+    match made {
         // A pid namespace whose init is ending gives no more pids (pid_namespaces(7)).
-        -1 if failed.raw_os_error() == Some(libc::ENOMEM) => Err(io::Error::from_raw_os_error(libc::ESRCH)),
-        -1 => Err(failed),
-        pid => {
-            // SAFETY: CLONE_PIDFD made this descriptor for us.
-            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            Ok(Cloned { pid: pid as u32, pidfd, report: report_read.into() })
-        }
+        Err(Errno(libc::ENOMEM)) => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+        made => Ok(cloned(made? as u32, pidfd, report_read)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! System calls that the child makes between clone and exec: thin, without allocation, errors as plain errno. What
+//! System calls that the child makes between clone and exec: thin, without allocation and without libc, errors as plain errno. What
 //! they are used for is in `child/`.
 
 use std::ffi::CStr;
@@ -48,21 +48,67 @@ struct MountAttr {
     userns_fd: u64,
 }
 
-/// Turns -1 into errno.
-pub fn check(result: c_long) -> Result<c_long> {
-    if result == -1 { Err(last()) } else { Ok(result) }
+/// An argument of a system call: what the kernel finds in one register.
+pub trait Word {
+    /// As the register holds it.
+    fn word(self) -> usize;
 }
 
-/// The errno of the call that just failed.
-pub fn last() -> Errno {
-    // SAFETY: errno's location is valid for the life of the thread.
-    Errno(unsafe { *libc::__errno_location() })
+macro_rules! words {
+    ($($kind:ty),+) => { $(impl Word for $kind { fn word(self) -> usize { self as usize } })+ };
+}
+words!(i32, u32, i64, u64, usize);
+
+impl<T> Word for *const T {
+    fn word(self) -> usize {
+        self as usize
+    }
+}
+
+impl<T> Word for *mut T {
+    fn word(self) -> usize {
+        self as usize
+    }
+}
+
+/// Without libc: a child that shares its maker's memory shares its errno, too.
+///
+/// # Safety
+/// What the system call does with the arguments: every pointer among them is to a live value.
+pub unsafe fn system_call(number: c_long, arguments: &[usize]) -> Result<c_long> {
+    let mut words = [0; 6];
+    words[..arguments.len()].copy_from_slice(arguments);
+    // SAFETY: the caller's promise.
+    let result = unsafe { registers(number, words) };
+    if (-4_095..0).contains(&result) { Err(Errno(-result as i32)) } else { Ok(result) }
+}
+
+#[cfg(target_arch = "x86_64")]
+unsafe fn registers(number: c_long, [a, b, c, d, e, f]: [usize; 6]) -> c_long {
+    let result;
+    // SAFETY: the x86-64 system call convention; the kernel writes only to what the arguments point to.
+    unsafe {
+        std::arch::asm!("syscall", inlateout("rax") number => result, in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d,
+            in("r8") e, in("r9") f, lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
+    result
+}
+
+#[cfg(target_arch = "aarch64")]
+unsafe fn registers(number: c_long, [a, b, c, d, e, f]: [usize; 6]) -> c_long {
+    let result;
+    // SAFETY: the aarch64 system call convention; the kernel writes only to what the arguments point to.
+    unsafe {
+        std::arch::asm!("svc 0", in("x8") number, inlateout("x0") a => result, in("x1") b, in("x2") c, in("x3") d,
+            in("x4") e, in("x5") f, options(nostack));
+    }
+    result
 }
 
 macro_rules! call {
-    ($($argument:expr),+ $(,)?) => {
+    ($number:expr $(, $argument:expr)* $(,)?) => {
         // SAFETY: every pointer among the arguments is to a live value or a NUL-terminated string.
-        $crate::kernel::check(unsafe { libc::syscall($($argument),+) })
+        unsafe { $crate::kernel::system_call($number, &[$($crate::kernel::Word::word($argument)),*]) }
     };
 }
 pub(crate) use call;
@@ -104,8 +150,15 @@ pub fn open_own(path: &CStr, flags: c_int) -> Result<RawFd> {
 
 /// Closes a descriptor; there is nothing to do about a failure.
 pub fn close(fd: RawFd) {
-    // SAFETY: the child owns all its descriptors.
-    unsafe { libc::close(fd) };
+    let _ = call!(libc::SYS_close, fd);
+}
+
+/// Which kind of file system it is on (statfs(2), f_type).
+pub fn file_system(fd: RawFd) -> Result<i64> {
+    // SAFETY: statfs is plain numbers, for which zero is valid.
+    let mut found: libc::statfs = unsafe { std::mem::zeroed() };
+    call!(libc::SYS_fstatfs, fd, &raw mut found)?;
+    Ok(found.f_type)
 }
 
 /// A detached copy of the mount that a path is on, with the path as its root.

@@ -20,5 +20,6 @@ pub mod prepare;
 pub mod rate;
 mod requests;
 pub mod server;
+pub mod shared_memory;
 pub mod skeleton;
 pub mod socket;

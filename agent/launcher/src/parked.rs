@@ -15,8 +15,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use serde::{Deserialize, Serialize};
 
-use crate::clone::{self, Cloned, Kin, Loan};
-use crate::prepare::{Descriptors, prepare};
+use crate::clone::{self, Cloned, Loan};
+use crate::prepare::{Descriptors, Prepared, prepare};
 use crate::requests::failure;
 use crate::{memory_file, socket};
 
@@ -118,16 +118,18 @@ fn carry_out(order: &Order, received: &[OwnedFd], lent: &Lent<'_>) -> Result<Clo
         .map_err(|error| failure("read the plan", &error))?;
     let output = order.output.map(find).transpose()?.map(AsRawFd::as_raw_fd);
     let descriptors = Descriptors { received, output, in_groups: true };
-    let prepared = prepare(&plan, &descriptors).map_err(|error| {
+    // The container begins in this process's memory: it is not freed, and this process ends.
+    let prepared: &'static Prepared = Box::leak(Box::new(prepare(&plan, &descriptors).map_err(|error| {
         failure(&format!("prepare the plan: {error}"), &io::ErrorKind::InvalidInput.into())
-    })?;
+    })?));
     let loan = Loan {
         skeleton: lent.skeleton,
         init: lent.init,
         status: find(order.status)?.as_fd(),
         cgroup: order.cgroup.map(find).transpose()?.map(AsFd::as_fd),
     };
-    clone::clone(&prepared, &loan, Kin::Sibling).map_err(|error| failure("clone into the cgroup", &error))
+    // SAFETY: nothing of the plan is freed, and all that this process does now is to say so and end.
+    unsafe { clone::clone_sibling(prepared, &loan) }.map_err(|error| failure("clone into the cgroup", &error))
 }
 
 /// What an order is made of.

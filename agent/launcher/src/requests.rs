@@ -10,7 +10,7 @@ use berth_wire::launch::{
 
 use crate::child::Failure;
 use crate::children::{Asker, Entry, Life};
-use crate::clone::{self, Cloned, Kin, Loan};
+use crate::clone::{self, Cloned, Loan};
 use crate::instance::{self, InstanceDir, Meta};
 use crate::output::Drain;
 use crate::parked::{self, Lent, NoClone, Wanted};
@@ -210,7 +210,7 @@ impl Server {
             status,
             cgroup: cgroup.map_err(|error| failure("find the cgroup", &error))?.map(AsFd::as_fd),
         };
-        clone::clone(&prepared, &loan, Kin::Child).map_err(|error| failure("clone into the cgroup", &error))
+        clone::clone(&prepared, &loan).map_err(|error| failure("clone into the cgroup", &error))
     }
 
     /// Ends a container that was just cloned and cannot be watched. Waits for its end, as nothing else would tell.

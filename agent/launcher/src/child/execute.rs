@@ -25,9 +25,11 @@ fn set_mask(mask: u64) -> Result<()> {
 
 /// What was ignored or blocked by the launcher is not by the command.
 fn reset_signals() -> Result<()> {
+    // The kernel's struct sigaction, all of it zero: SIG_DFL. SIGKILL and SIGSTOP are refused, which is as good.
+    let default = [0u64; 4];
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL is valid for every signal; SIGKILL, SIGSTOP and libc's own two are refused, which is as good.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        let old = std::ptr::null_mut::<u64>();
+        let _ = kernel::call!(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, 8);
     }
     set_mask(0)
 }
@@ -105,11 +107,10 @@ pub(super) fn execute(command: &Mapped) -> Errno {
     }
     let mut reason = Errno(libc::ENOENT);
     for candidate in command.candidates() {
-        // SAFETY: all three are NUL-terminated arrays or strings inside the mapping, which lives on.
-        unsafe { libc::execve(*candidate, command.argv(), command.envp()) };
-        match kernel::last() {
-            Errno(libc::ENOENT | libc::ENOTDIR) => {}
-            other => reason = other,
+        // All three are NUL-terminated arrays or strings inside the mapping, which lives on.
+        match kernel::call!(libc::SYS_execve, *candidate, command.argv(), command.envp()) {
+            Ok(_) | Err(Errno(libc::ENOENT | libc::ENOTDIR)) => {}
+            Err(other) => reason = other,
         }
     }
     reason

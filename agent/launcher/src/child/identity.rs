@@ -27,14 +27,7 @@ pub(super) fn label(file: &CStr, text: &CStr) -> Result<()> {
 }
 
 fn must_be_proc(fd: RawFd) -> Result<()> {
-    // SAFETY: statfs is plain numbers; the kernel fills it.
-    let kind = unsafe {
-        let mut found: libc::statfs = std::mem::zeroed();
-        if libc::fstatfs(fd, &raw mut found) != 0 {
-            return Err(kernel::last());
-        }
-        found.f_type
-    };
+    let kind = kernel::file_system(fd)?;
     if kind == libc::PROC_SUPER_MAGIC { Ok(()) } else { Err(Errno(libc::EXDEV)) }
 }
 

@@ -12,6 +12,7 @@ use std::os::fd::RawFd;
 
 use crate::kernel::{self, Errno, Result};
 use crate::prepare::{Op, Prepared};
+use crate::shared_memory::{self, Stack};
 
 /// What the child has besides its operations.
 pub struct Surroundings {
@@ -64,29 +65,39 @@ impl Failure {
 /// Carries everything out. The caller is the fresh child of clone3.
 pub fn run(prepared: &Prepared, around: &Surroundings) -> ! {
     // It goes on if the launcher dies: the next one finds its record, and what has none the agent finds by its cgroup.
-    // SAFETY: a number only; umask 0 so that modes are what the steps say.
-    unsafe { libc::umask(0) };
+    // Umask 0 so that modes are what the steps say; 022 is what every program expects.
+    let _ = kernel::call!(libc::SYS_umask, 0);
     let mut state = State { around, root: -1, layers: 0, report: around.report };
     carry_out(&prepared.steps, &mut state, 0);
-    // SAFETY: umask takes a number. 022 is what every program expects.
-    unsafe { libc::umask(0o022) };
+    let _ = kernel::call!(libc::SYS_umask, 0o022);
     let first_of_main = prepared.steps.len() as u32;
     let past_the_last = first_of_main + prepared.main.len() as u32;
-    if let Err(errno) = execute::block_signals() {
+    // It lives on the stack of this function, which does not return.
+    let main = Main { prepared, around, first: first_of_main };
+    let begun = execute::block_signals().and_then(|()| {
+        // SAFETY: `main` is alive until this process has become init, and the memory until the main process has its program.
+        unsafe { shared_memory::clone_onto(Stack::new()?, begin_main, &raw const main) }
+    });
+    if let Err(errno) = begun {
         fail(around.report, past_the_last, errno);
     }
-    // SAFETY: a plain fork by clone, of a process with one thread.
-    match unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) } {
-        -1 => fail(around.report, past_the_last, kernel::last()),
-        0 => {
-            carry_out(&prepared.main, &mut state, first_of_main);
-            fail(state.report, past_the_last, Errno(libc::ENOEXEC))
-        }
-        _ => {
-            let errno = execute::become_init(around);
-            fail(around.report, past_the_last, errno)
-        }
-    }
+    let errno = execute::become_init(around);
+    fail(around.report, past_the_last, errno)
+}
+
+/// What the main process begins with.
+struct Main<'a> {
+    prepared: &'a Prepared,
+    around: &'a Surroundings,
+    first: u32,
+}
+
+extern "C" fn begin_main(main: *const Main<'_>) -> ! {
+    // SAFETY: `run` keeps it.
+    let Main { prepared, around, first } = unsafe { &*main };
+    let mut state = State { around, root: -1, layers: 0, report: around.report };
+    carry_out(&prepared.main, &mut state, *first);
+    fail(state.report, first + prepared.main.len() as u32, Errno(libc::ENOEXEC))
 }
 
 /// Carries out a plan for a command in a running container. The caller is the fresh child of clone3, in the container's pid
@@ -94,12 +105,9 @@ pub fn run(prepared: &Prepared, around: &Surroundings) -> ! {
 pub fn run_inside(prepared: &Prepared, report: RawFd) -> ! {
     // Until the identity changes (which clears it), it dies with the launcher: nobody else would find it. Others see it while it
     // still runs the launcher's program: they must get at neither that (/proc/PID/exe, CVE-2019-5736) nor its descriptors.
-    // SAFETY: numbers only.
-    unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        libc::prctl(libc::PR_SET_DUMPABLE, 0);
-        libc::umask(0o022);
-    }
+    let _ = kernel::call!(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+    let _ = kernel::call!(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
+    let _ = kernel::call!(libc::SYS_umask, 0o022);
     // A plan for a running container mounts nothing: skeleton, init and status file are not there.
     let around = Surroundings { skeleton: -1, report, status: -1, init: -1 };
     let mut state = State { around: &around, root: -1, layers: 0, report };
@@ -120,10 +128,9 @@ fn carry_out(ops: &[Op], state: &mut State<'_>, first: u32) {
 /// Writes the failure and ends. In PID 2 this lets init end too; in PID 1 it is the end of the container.
 fn fail(report: RawFd, index: u32, errno: Errno) -> ! {
     let bytes = Failure { index, errno: errno.0 }.encode();
-    // SAFETY: the bytes are live; _exit takes a number.
-    unsafe {
-        libc::write(report, bytes.as_ptr().cast(), bytes.len());
-        libc::_exit(127)
+    let _ = kernel::call!(libc::SYS_write, report, bytes.as_ptr(), bytes.len());
+    loop {
+        let _ = kernel::call!(libc::SYS_exit_group, 127);
     }
 }
 

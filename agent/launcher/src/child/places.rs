@@ -205,12 +205,8 @@ pub(super) fn mask(root: RawFd, path: &CStr) -> Result<()> {
 }
 
 fn is_directory(fd: RawFd) -> Result<bool> {
-    // SAFETY: stat is plain numbers; the kernel fills it.
-    unsafe {
-        let mut found: libc::stat = std::mem::zeroed();
-        if libc::fstat(fd, &raw mut found) != 0 {
-            return Err(kernel::last());
-        }
-        Ok(found.st_mode & libc::S_IFMT == libc::S_IFDIR)
-    }
+    // SAFETY: stat is plain numbers, for which zero is valid.
+    let mut found: libc::stat = unsafe { std::mem::zeroed() };
+    kernel::call!(libc::SYS_fstat, fd, &raw mut found)?;
+    Ok(found.st_mode & libc::S_IFMT == libc::S_IFDIR)
 }

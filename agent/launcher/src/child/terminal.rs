@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use crate::kernel::{self, Errno, Result};
 
 /// statfs(2): a devpts file system.
-const DEVPTS_MAGIC: u64 = 0x1cd1;
+const DEVPTS_MAGIC: i64 = 0x1cd1;
 /// ioctl_tty(2); the same numbers on x86-64 and aarch64.
 const TIOCSCTTY: u64 = 0x540E;
 const TIOCSWINSZ: u64 = 0x5414;
@@ -34,15 +34,7 @@ pub(super) fn open(socket: RawFd, rows: u16, columns: u16) -> Result<()> {
 }
 
 fn must_be_devpts(fd: RawFd) -> Result<()> {
-    // SAFETY: statfs is plain numbers; the kernel fills it.
-    let found = unsafe {
-        let mut found: libc::statfs = std::mem::zeroed();
-        if libc::fstatfs(fd, &raw mut found) != 0 {
-            return Err(kernel::last());
-        }
-        found.f_type as u64
-    };
-    if found == DEVPTS_MAGIC { Ok(()) } else { Err(Errno(libc::ENOTTY)) }
+    if kernel::file_system(fd)? == DEVPTS_MAGIC { Ok(()) } else { Err(Errno(libc::ENOTTY)) }
 }
 
 /// One byte with one descriptor beside it (unix(7), SCM_RIGHTS).

@@ -29,5 +29,12 @@ for daemon in berth-agent berth-launcher berthd; do
   disturb "kill -9 of $daemon disturbs nobody" killed "$daemon"
   disturb "systemctl restart $daemon disturbs nobody" systemctl restart "$daemon"
 done
+killed_together() {
+  local unit old=()
+  for unit in berthd berth-agent berth-launcher; do old+=("$(main_pid $unit)"); done
+  kill -9 "${old[@]}"
+  until_true 60 another_pid berth-agent "${old[1]}" && until_true 60 another_pid berth-launcher "${old[2]}"
+}
+disturb "kill -9 of the three at once disturbs nobody" killed_together
 disturb "systemctl restart berth-edge loses no request that comes in" systemctl restart berth-edge
 disturb "the launcher executes itself anew in place" executed_anew berth-launcher

@@ -187,7 +187,6 @@ fn label(label: &SecurityLabel) -> Result<Op, BadPlan> {
         SecurityLabel::AppArmor { profile } => {
             Op::Label { file: c"self/attr/apparmor/exec", text: text(&format!("exec {profile}"))? }
         }
-        SecurityLabel::Selinux { context } => Op::Label { file: c"self/attr/exec", text: text(context)? },
     })
 }
 

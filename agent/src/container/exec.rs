@@ -127,7 +127,7 @@ impl Host {
             user: spec.user,
             quota: spec.quota,
             legacy_cgroups: legacy,
-            label: security_label(uid_base),
+            label: security_label(),
             seccomp: parcel.pack(seccomp_file()?)?,
             standard,
             cwd: spec.cwd,

@@ -153,7 +153,7 @@ fn pack(
             })
             .collect(),
         processors: processors(),
-        label: security_label(parts.uid_base),
+        label: security_label(),
         seccomp: parcel.pack(seccomp_file()?)?,
         standard,
         cwd: spec.cwd,
@@ -251,15 +251,11 @@ fn name_failure(id: InstanceId, program: &str, cwd: &str, failure: &LaunchFailur
     if failure.step == format!("change to {cwd}") {
         return StartError::bad_command(format!("working directory {cwd}: {reason}"));
     }
-    if names_a_label(&failure.step) && matches!(failure.errno, libc::ENOENT | libc::EINVAL) {
+    if failure.step.starts_with("enter the AppArmor profile") && failure.errno == libc::ENOENT {
         return StartError::failed(format!("container {id} could not be launched: {NOT_LOADED}"));
     }
     let code = if matches!(failure.errno, libc::ENOSPC | libc::EDQUOT) { Code::D13 } else { Code::R20 };
     StartError { code, message: format!("container {id} could not be launched: {failure}"), status: None }
-}
-
-fn names_a_label(step: &str) -> bool {
-    ["enter the AppArmor profile", "enter the SELinux context"].iter().any(|label| step.starts_with(label))
 }
 
 #[cfg(test)]

@@ -21,8 +21,7 @@ pub use parked::Parked;
 pub use process::Process;
 pub use processors::processors;
 pub use security::{
-    NOT_LOADED, PROFILE, SELINUX_TYPE, SecurityModule, load_security_policy, profile_mode, security_label,
-    security_module,
+    NOT_LOADED, PROFILE, SecurityModule, load_security_policy, profile_mode, security_label, security_module,
 };
 pub use streams::{InnerPipes, OuterPipes, Terminal, give_to, pipes, receive_terminal, terminal_socket};
 pub use uid_ranges::UidRanges;

@@ -1,5 +1,5 @@
-//! The host's security module: which one is on, what a container is called in it, and that it knows Berth's policy. What the policies
-//! allow is in `deploy/apparmor` and `deploy/selinux`.
+//! The host's security module: which one is on, what a container is called in it, and that it knows Berth's policy. What that allows
+//! is in `deploy/apparmor`.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -11,16 +11,12 @@ use berth_wire::launch::SecurityLabel;
 
 /// The AppArmor profile's name. One for the machine: what it allows depends on no installation.
 pub const PROFILE: &str = "berth-container";
-/// The SELinux type of a container's processes.
-pub const SELINUX_TYPE: &str = "berth_container_t";
-/// What to do when the module does not know its policy.
-pub const NOT_LOADED: &str = "the host's security module does not know Berth's policy; with AppArmor, install the package apparmor and \
-    restart berth-agent, or run apparmor_parser --replace deploy/apparmor/berth-container; with SELinux, install deploy/selinux";
+/// What to do when AppArmor does not know the profile.
+pub const NOT_LOADED: &str = "AppArmor is on and does not know the profile berth-container; install the package apparmor and restart \
+    berth-agent, or run apparmor_parser --replace deploy/apparmor/berth-container";
 
 /// The profile as shipped, so that the agent can load it wherever it runs.
 const SHIPPED: &str = include_str!("../../../deploy/apparmor/berth-container");
-/// Categories of SELinux's usual policies: c0 to c1023.
-const CATEGORIES: u32 = 1_024;
 
 /// A security module that is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,23 +39,10 @@ pub fn security_module() -> Option<SecurityModule> {
     })
 }
 
-/// What the processes of the container with these ids are called.
-pub fn security_label(uid_base: u32) -> Option<SecurityLabel> {
-    Some(match security_module()? {
-        SecurityModule::AppArmor => SecurityLabel::AppArmor { profile: PROFILE.to_owned() },
-        SecurityModule::Selinux => SecurityLabel::Selinux { context: context(uid_base) },
-    })
-}
-
-/// No two live containers have the same ids (in ranges of 65,536), so none have the same pair of categories either: there are 65,536
-/// ranges at most and 523,776 pairs.
-fn context(uid_base: u32) -> String {
-    let (mut rest, mut first) = (uid_base >> 16, 0);
-    while rest >= CATEGORIES - 1 - first {
-        rest -= CATEGORIES - 1 - first;
-        first += 1;
-    }
-    format!("system_u:system_r:{SELINUX_TYPE}:s0:c{first},c{}", first + 1 + rest)
+/// What the processes of a container are called. Berth has no policy for SELinux.
+pub fn security_label() -> Option<SecurityLabel> {
+    let apparmor = security_module() == Some(SecurityModule::AppArmor);
+    apparmor.then(|| SecurityLabel::AppArmor { profile: PROFILE.to_owned() })
 }
 
 /// The mode that the profile is loaded in (`enforce`); none if it is not.
@@ -102,18 +85,7 @@ pub fn load_security_policy() -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
-
-    #[test]
-    fn no_two_containers_must_have_the_same_categories() {
-        let all: BTreeSet<_> = (0..=u32::from(u16::MAX)).map(|range| context(range << 16)).collect();
-        assert_eq!(all.len(), 65_536);
-        assert!(context(0).ends_with(":s0:c0,c1"));
-        assert!(context(1_022 << 16).ends_with(":s0:c0,c1023"));
-        assert!(context(1_023 << 16).ends_with(":s0:c1,c2"));
-    }
 
     #[test]
     fn a_profile_must_be_found_by_its_whole_name() {

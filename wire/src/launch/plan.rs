@@ -250,11 +250,6 @@ pub enum SecurityLabel {
         /// Its name.
         profile: String,
     },
-    /// An SELinux context (setexeccon(3)).
-    Selinux {
-        /// `user:role:type:level`.
-        context: String,
-    },
 }
 
 impl SecurityLabel {
@@ -262,7 +257,6 @@ impl SecurityLabel {
     pub fn describe(&self) -> String {
         match self {
             Self::AppArmor { profile } => format!("enter the AppArmor profile {profile}"),
-            Self::Selinux { context } => format!("enter the SELinux context {context}"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use berth_agent::launch::security_module;
+use berth_agent::launch::security_label;
 use berth_wire::launch::Step;
 use berth_wire::report::Exit;
 
@@ -14,8 +14,8 @@ const SETTING: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
 
 /// With the mount taken out, the label alone refuses; without that, too, the attack succeeds.
 pub async fn second_fence(stage: Arc<Stage>) -> Result<(), String> {
-    if security_module().is_none() {
-        println!("not tried: this host has neither AppArmor nor SELinux");
+    if security_label().is_none() {
+        println!("not tried: AppArmor is not on here");
         return Ok(());
     }
     let attempt = Attempt::new("write", 0).with([SETTING, "1024"]);

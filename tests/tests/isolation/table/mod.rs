@@ -7,7 +7,7 @@ mod identity;
 
 use std::sync::Arc;
 
-use berth_agent::launch::security_module;
+use berth_agent::launch::security_label;
 use berth_wire::launch::Step;
 use berth_wire::report::Exit;
 
@@ -66,7 +66,7 @@ impl Case {
     /// Whether this is how it ends as shipped. The host's security module may refuse before the protection in question would: it is
     /// taken out together with that, or nothing would be seen.
     pub fn is_refusal(&self, exit: &Exit) -> bool {
-        *exit == self.refusal || (security_module().is_some() && *exit == Exit::Code(libc::EACCES as u8))
+        *exit == self.refusal || (security_label().is_some() && *exit == Exit::Code(libc::EACCES as u8))
     }
 
     fn named(mut self, name: impl Into<String>) -> Self {

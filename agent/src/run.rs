@@ -4,15 +4,14 @@
 //! Exit status: the command's own; 128 + N if signal N ended it; 126 or 127 if it could not be executed; 125 for anything else.
 
 mod arguments;
+mod own_host;
 mod root;
 mod terminal;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use berth_wire::id::InstanceId;
@@ -21,14 +20,9 @@ use berth_wire::report::Exit;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::cgroup::{self, Cgroups, IoDevice};
-use crate::container::{Capabilities, ContainerSpec, Host, Output, Ready, StartError};
-use crate::disk::Disk;
-use crate::disk::shares::Shares;
-use crate::image::{Images, ImagesConfig, configuration};
-use crate::installation::Installation;
-use crate::launch::{Launcher, UidRanges, load_security_policy};
-use crate::network::{Network, NetworkConfig};
+use crate::cgroup;
+use crate::container::{Capabilities, ContainerSpec, Host, Output, StartError};
+use crate::image::configuration;
 pub use arguments::{Arguments, QuotaArguments};
 
 /// What went wrong before or after the command.
@@ -79,11 +73,10 @@ async fn attached(arguments: Arguments) -> Result<Exit, RunError> {
     let work = arguments.work_dir.join(format!("berth-{name}"));
     std::fs::create_dir_all(&work).map_err(step("make the working directory"))?;
     let pool_bytes = quota.disk_bytes.max.saturating_add(arguments.image_mib.saturating_mul(MIB));
-    let opened = open_host(&name, &work, pool_bytes).await;
-    let result = match opened {
-        Ok((host, launcher)) => {
-            let result = one(&host, arguments, quota, signals).await;
-            close(host, launcher).await;
+    let result = match own_host::open(&name, &work, pool_bytes).await {
+        Ok(own) => {
+            let result = one(&own.host, arguments, quota, signals).await;
+            own.close().await;
             result
         }
         Err(error) => Err(error),
@@ -97,82 +90,6 @@ fn say_what_is_not_enforced(quota: &Quota) {
     let unenforced = cgroup::unenforced().unwrap_or_default();
     for (field, reason) in unenforced.iter().filter(|(field, _)| quota.stated().contains(&field.as_str())) {
         eprintln!("berth-agent: {field} is not enforced: {reason}");
-    }
-}
-
-/// A launcher of our own; it ends with us.
-struct OwnLauncher(Child);
-
-impl Drop for OwnLauncher {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn start_launcher(dir: &Path) -> io::Result<OwnLauncher> {
-    let beside = std::env::current_exe()?.with_file_name("berth-launcher");
-    let program = if beside.exists() { beside } else { PathBuf::from("berth-launcher") };
-    // A process group of its own: what a terminal or timeout(1) sends to the whole group is for the command, not for the launcher.
-    Command::new(&program).arg("--dir").arg(dir).process_group(0).spawn().map(OwnLauncher).map_err(|error| {
-        io::Error::new(error.kind(), format!("{}: {error}; install it beside berth-agent", program.display()))
-    })
-}
-
-async fn open_host(name: &str, work: &Path, pool_bytes: u64) -> Result<(Host, OwnLauncher), RunError> {
-    let installation = Installation::new(name).map_err(step("claim an installation"))?;
-    let launcher_dir = work.join("launcher");
-    let process = start_launcher(&launcher_dir).map_err(step("start the launcher"))?;
-    let cgroups = Cgroups::open(&installation).map_err(step("open the cgroups"))?;
-    let network =
-        Network::open(&installation, NetworkConfig::default()).await.map_err(step("open the network"))?;
-    let disk = Disk::open(&installation, work, Shares::undivided(pool_bytes))
-        .await
-        .map_err(step("open the disk"))?;
-    let (major, minor) = disk.device().map_err(step("find the disk's device"))?;
-    cgroups.throttle(IoDevice { major, minor });
-    let config = ImagesConfig {
-        layers_dir: disk.layers_dir(),
-        unpacker: std::env::current_exe().map_err(step("find this program"))?,
-        bytes_max: u64::MAX,
-    };
-    let images = Images::open(&installation, config).await.map_err(step("open the image store"))?;
-    let launcher = connect(&launcher_dir).await.map_err(step("reach the launcher"))?;
-    load_security_policy().map_err(step("load the security policy"))?;
-    let uids = UidRanges::new(installation.uid_block());
-    Ok((
-        Host { installation, cgroups, network, disk, images, launcher, uids, ready: Ready::default() },
-        process,
-    ))
-}
-
-/// The launcher was just started: its socket appears within milliseconds.
-async fn connect(dir: &Path) -> Result<Launcher, crate::launch::LaunchError> {
-    const ATTEMPTS: u32 = 200;
-    let mut attempt = 0;
-    loop {
-        match Launcher::connect(dir).await {
-            Err(_) if attempt < ATTEMPTS => {
-                attempt += 1;
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            other => return other,
-        }
-    }
-}
-
-async fn close(host: Host, launcher: OwnLauncher) {
-    let problems = [
-        host.network.close_down().await.err().map(|error| error.to_string()),
-        host.cgroups.close_down().err().map(|error| error.to_string()),
-        host.disk.close().await.err().map(|error| error.to_string()),
-    ];
-    for problem in problems.into_iter().flatten() {
-        eprintln!("berth-agent: clean up: {problem}");
-    }
-    drop(launcher);
-    if let Err(error) = host.installation.release() {
-        eprintln!("berth-agent: clean up: {error}");
     }
 }
 

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_tests::installation::{binaries, both};
+use berth_tests::installation::{binaries, both, eventually};
 use berth_tests::leaks::Leaks;
 use berth_wire::digest::Digest;
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::stage::Stage;
 
 /// Small, so that each takes a moment only.
-const SMALL: [&str; 4] = ["--disk-mib", "16", "--image-mib", "192"];
+const SMALL: [&str; 4] = ["--disk-mib", "16", "--image-mib", "256"];
 
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
@@ -41,11 +41,16 @@ fn run(stage: &Stage, options: &[&str], root: &Path, argv: &[&str]) -> Result<Ou
     Ok(output)
 }
 
+/// The kernel lets go of a loop device a moment after the last who had it.
 fn nothing_left(stage: &Stage, pid: u32) -> Result<(), String> {
     let name = format!("run-{pid}");
-    let left = Leaks::of(&name).since(&Leaks::default());
     let work = stage.dir.path().join(format!("berth-{name}"));
-    if left.is_empty() && !work.exists() { Ok(()) } else { Err(format!("left {left:?}, {}", work.display())) }
+    let mut left = Vec::new();
+    let clean = eventually(Duration::from_secs(20), || {
+        left = Leaks::of(&name).since(&Leaks::default());
+        left.is_empty() && !work.exists()
+    });
+    if clean { Ok(()) } else { Err(format!("left {left:?}; {} is there: {}", work.display(), work.exists())) }
 }
 
 fn plain(stage: &Stage) -> PathBuf {
@@ -77,6 +82,22 @@ pub async fn statuses(stage: Arc<Stage>) -> Result<(), String> {
     expect(&stage, &[], &root, &["/bin/not-executable"], &[126], "R19")?;
     expect(&stage, &[], &root, &[], &[125], "names none")?;
     expect(&stage, &[], &stage.dir.path().join("absent"), &["/bin/probe"], &[125], "absent")?;
+    // What fails halfway through is given back, too: no pool is that small.
+    let tiny = Command::new(binaries().join("berth-agent"))
+        .args(["run", "--disk-mib", "1", "--image-mib", "1", "--work-dir"])
+        .args([stage.dir.path(), &root])
+        .args(["--", "/bin/probe"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(text)?;
+    let pid = tiny.id();
+    let tiny = tiny.wait_with_output().map_err(text)?;
+    nothing_left(&stage, pid).map_err(|left| format!("{left}; {}", both(&tiny)))?;
+    if tiny.status.code() != Some(125) || !both(&tiny).contains("too small") {
+        return Err(both(&tiny));
+    }
     expect(&stage, &["--pids", "1"], &root, &["/bin/probe"], &[125], "pids")?;
     expect(&stage, &["--cwd", "/absent"], &root, &["/bin/probe"], &[126], "R19")?;
     let told = expect(&stage, &["--json"], &root, &["/bin/probe", "who"], &[200], "")?;
@@ -117,7 +138,7 @@ fn wait_for_probe(pid: u32) -> Result<(), String> {
                 && String::from_utf8_lossy(&read("cgroup")).contains(&name)
         })
     };
-    let came = berth_tests::installation::eventually(Duration::from_secs(20), is_there);
+    let came = eventually(Duration::from_secs(20), is_there);
     if came { Ok(()) } else { Err("the command did not start".into()) }
 }
 

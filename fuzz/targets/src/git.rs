@@ -97,8 +97,8 @@ fn messages() -> Vec<Vec<u8>> {
 
 fn trees() -> Vec<Vec<u8>> {
     texts(&[
-        "100644 blob 8b137891791fe96927ad78e64b0aad7bded08bdc      12\ta b\0120000 blob 8b13       3\tlink\0160000 commit 8b13       -\tsub\0",
-        "100644 blob 8b13 18446744073709551615\tx\0100644 blob 8b13 18446744073709551615\ty\0",
+        "100644 blob 8b137891791fe96927ad78e64b0aad7bded08bdc      12\ta b\x00120000 blob 8b13       3\tlink\x00160000 commit 8b13       -\tsub\0",
+        "100644 blob 8b13 18446744073709551615\tx\x00100644 blob 8b13 18446744073709551615\ty\0",
     ])
 }
 

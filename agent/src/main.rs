@@ -26,7 +26,7 @@ enum Command {
         config: PathBuf,
     },
     /// Run one command in an isolated container of its own, attached. Needs no agent.
-    Run(run::Arguments),
+    Run(Box<run::Arguments>),
     /// Unpack a layer; started, confined, by the agent itself.
     #[command(hide = true)]
     Unpack,
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Serve { config } => with_config(config, |config| block_on(serve::serve(config))),
         Command::Teardown { config } => with_config(config, |config| block_on(teardown::teardown(&config))),
-        Command::Run(arguments) => return run_attached(arguments),
+        Command::Run(arguments) => return run_attached(*arguments),
         // Before any second thread: it gives up its privileges.
         Command::Unpack => return image::unpack_main(),
         Command::Doctor => return print_findings(),

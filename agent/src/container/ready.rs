@@ -22,6 +22,7 @@ const GIVE_WAY_MAX: Duration = Duration::from_millis(100);
 /// written into a group waits for a grace period of the kernel, some 10 ms, with the lock held that every removal of a group needs; those
 /// that follow at once do not.
 const QUIET: Duration = Duration::from_millis(20);
+const QUIET_MAX: Duration = Duration::from_secs(1);
 
 /// Pause after a failure: the machine is out of something, and starts that need it now come first.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
@@ -116,16 +117,20 @@ impl Ready {
         let _ = tokio::time::timeout(GIVE_WAY_MAX, idle).await;
     }
 
-    /// Returns once it is quiet, or so few are left that it must not be waited for.
+    /// Returns once it is quiet, or so few are left that it must not be waited for, or after [`QUIET_MAX`].
     async fn wait_for_quiet(&self, few: usize) {
-        while self.parts().len() > few {
-            let begun = self.begun.load(Ordering::Acquire);
-            self.give_way().await;
-            tokio::time::sleep(QUIET).await;
-            if begun == self.begun.load(Ordering::Acquire) && self.busy.load(Ordering::Acquire) == 0 {
-                return;
+        let quiet = async {
+            while self.parts().len() > few {
+                let begun = self.begun.load(Ordering::Acquire);
+                self.give_way().await;
+                tokio::time::sleep(QUIET).await;
+                if begun == self.begun.load(Ordering::Acquire) && self.busy.load(Ordering::Acquire) == 0 {
+                    return;
+                }
             }
-        }
+        };
+        // Over time is as good: one start that takes long must not keep the others from what is made ahead.
+        let _ = tokio::time::timeout(QUIET_MAX, quiet).await;
     }
 
     /// Waits until there are so many.

@@ -19,7 +19,7 @@ neighbour() {
   before=$(berth events -n 1000 -a one --json | grep -o "\"code\": *\"$code\"" | grep -c .) platform=$(platform)
   rm -f /tmp/enough
   ( : >/tmp/requests; while [ ! -e /tmp/enough ]; do serves one 'i am one' && echo ok >>/tmp/requests || echo failed >>/tmp/requests; done ) & load=$!
-  timeout 100 berth run -T -a one "${options[@]}" -- sh -c "$1" </dev/null >/tmp/noise 2>&1 & noisy=$!
+  timeout 100 berth run -T -a one "${options[@]}" -- "$1" </dev/null >/tmp/noise 2>&1 & noisy=$!
   until_true 90 named "$code" "$before"; local seen=$?
   kill $noisy 2>/dev/null; wait $noisy 2>/dev/null
   touch /tmp/enough; wait $load

@@ -52,7 +52,7 @@ all_hold "and the kernel holds that" memory.max '^100663296$' memory.high '^7549
 say $? "under the same process"
 
 # bites TEXT WORDS COMMAND: in the running instance.
-inside() { berth exec -T quota:web.1 -- sh -c "$1" >/tmp/out 2>&1; }
+inside() { berth exec -T quota:web.1 -- sh <<<"$1" >/tmp/out 2>&1; }
 bites() { inside "$3"; grep -qE "$2" /tmp/out; say $? "$1"; }
 counter() { sed -n "s/^$2 //p" "$group/$1"; }
 log_is_short() {

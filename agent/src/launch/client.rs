@@ -19,6 +19,7 @@ use tokio::sync::{broadcast, oneshot};
 use tokio::task::JoinHandle;
 
 use super::connection::Connection;
+use super::outputs::Outputs;
 use super::parcel::Parcel;
 use super::parked::Parked;
 
@@ -94,6 +95,7 @@ impl Shared {
 pub struct Launcher {
     shared: Arc<Shared>,
     reader: JoinHandle<()>,
+    outputs: Outputs,
 }
 
 impl Drop for Launcher {
@@ -119,7 +121,7 @@ impl Launcher {
             events: broadcast::Sender::new(EVENTS_MAX),
         });
         let reader = tokio::spawn(read(Arc::clone(&shared)));
-        Ok(Self { shared, reader })
+        Ok(Self { shared, reader, outputs: Outputs::new(dir) })
     }
 
     /// Makes the namespaces of one container.
@@ -152,9 +154,12 @@ impl Launcher {
     /// # Errors
     /// The launcher is not reachable, or a step failed.
     pub async fn launch(&self, launch: Launch, parcel: &Parcel) -> Result<u32, LaunchError> {
-        let body = RequestBody::Launch(Box::new(launch));
+        let (id, body) = (launch.id, RequestBody::Launch(Box::new(launch)));
         match self.ask(body, &parcel.descriptors()).await? {
-            (Reply::Launched { pid }, _) => Ok(pid),
+            (Reply::Launched { pid }, _) => {
+                self.outputs.hold(id);
+                Ok(pid)
+            }
             _ => Err(LaunchError::Confused),
         }
     }
@@ -200,6 +205,7 @@ impl Launcher {
     /// # Errors
     /// The launcher is not reachable, or the container runs (EBUSY).
     pub async fn forget(&self, id: InstanceId) -> Result<(), LaunchError> {
+        self.outputs.release(id);
         self.order(RequestBody::Forget { id }).await
     }
 
@@ -235,7 +241,10 @@ impl Launcher {
         let mut text = Vec::new();
         // 1,000 containers of about 200 bytes; 64 MiB is far beyond any host.
         File::from(file).take(64 << 20).read_to_end(&mut text).map_err(local)?;
-        serde_json::from_slice(&text).map_err(|error| local(error.into()))
+        let children: Vec<Child> = serde_json::from_slice(&text).map_err(|error| local(error.into()))?;
+        let running = |child: &&Child| !matches!(child.state, ChildState::Exited(_));
+        self.outputs.hold_only(&children.iter().filter(running).map(|child| child.id).collect());
+        Ok(children)
     }
 
     /// What happens from now on. After a lag, ask with [`Launcher::list`]. Once the connection was lost, what ended

@@ -5,6 +5,7 @@ mod client;
 mod connection;
 mod filter;
 mod keyboard;
+mod outputs;
 mod parcel;
 mod parked;
 mod process;

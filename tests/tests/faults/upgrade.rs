@@ -17,6 +17,9 @@ const UPGRADES: usize = 20;
 /// Lines that the bystander writes for each.
 const LINES: usize = 25;
 
+/// What the app says before it crashes.
+const LAST_WORDS: &str = "crashing as told";
+
 /// A container that ends while there is no launcher ended as it did, and what it said last is in the log.
 pub fn ends_while_dead(stage: &mut Stage) -> Result<(), String> {
     let hold = stage.berth.interposed("berth-launcher", "hold");
@@ -24,6 +27,7 @@ pub fn ends_while_dead(stage: &mut Stage) -> Result<(), String> {
     let old = stage.berth.process("launcher");
     stage.berth.kill("launcher");
     let target = stage.berth.processes_of(TARGET);
+    let before = lines(stage, TARGET, LAST_WORDS);
     let _ = get(&stage.berth, TARGET, "/crash");
     let ended = eventually(Duration::from_secs(20), || {
         let now = stage.berth.processes_of(TARGET);
@@ -38,7 +42,7 @@ pub fn ends_while_dead(stage: &mut Stage) -> Result<(), String> {
         return Err("the launcher did not start again".to_owned());
     }
     exit_status_is_told(stage)?;
-    lines_are_there(stage, TARGET, "crashing as told", 1)?;
+    lines_are_there(stage, TARGET, LAST_WORDS, before + 1)?;
     lines_are_there(stage, BYSTANDER, "unwatched ", LINES)?;
     stage.target_is_back();
     stage.settle()
@@ -164,12 +168,12 @@ fn exit_status_is_told(stage: &Stage) -> Result<(), String> {
 fn lines_are_there(stage: &Stage, app: &str, text: &str, count: usize) -> Result<(), String> {
     let mut found = 0;
     let all = eventually(Duration::from_secs(20), || {
-        found = stage
-            .berth
-            .berth_ok(&["logs", "-n", "1000", "--process", "web", "-a", app])
-            .matches(text)
-            .count();
+        found = lines(stage, app, text);
         found >= count
     });
     if all { Ok(()) } else { Err(format!("{found} of {count} lines with {text:?} are in the log of {app}")) }
+}
+
+fn lines(stage: &Stage, app: &str, text: &str) -> usize {
+    stage.berth.berth_ok(&["logs", "-n", "1000", "--process", "web", "-a", app]).matches(text).count()
 }

@@ -13,8 +13,8 @@ pub fn plan(input: &Input, process: FdIndex) -> Plan {
     plan.steps.extend(input.legacy_cgroups.iter().map(|procs| Step::JoinLegacyCgroup { procs: *procs }));
     plan.steps.extend([kernel_files::SCORE, Step::EnterContainer { process }]);
     for rule in [
-        label::rule,
         limits::rule,
+        label::rule,
         identity::rule,
         capabilities::rule,
         seccomp::rule,

@@ -163,7 +163,12 @@ impl Host {
                 self.ready.give_way().await;
                 match self.make_ahead(InstanceId(uuid::Uuid::now_v7())).await {
                     Ok(made) => self.ready.put(made),
-                    Err(_) => tokio::time::sleep(AFTER_FAILURE).await,
+                    Err(_) => {
+                        // What this left is tried again before more is made.
+                        self.ready.want();
+                        tokio::time::sleep(AFTER_FAILURE).await;
+                        break;
+                    }
                 }
             }
         }

@@ -104,6 +104,10 @@ impl Drop for Launcher {
     }
 }
 
+fn runs(child: &Child) -> bool {
+    !matches!(child.state, ChildState::Exited(_))
+}
+
 impl Launcher {
     /// Connects to the launcher whose directory this is.
     ///
@@ -157,6 +161,8 @@ impl Launcher {
         let (id, body) = (launch.id, RequestBody::Launch(Box::new(launch)));
         match self.ask(body, &parcel.descriptors()).await? {
             (Reply::Launched { pid }, _) => {
+                // Of an earlier run of the same instance another may be held.
+                self.outputs.release(id);
                 self.outputs.hold(id);
                 Ok(pid)
             }
@@ -205,8 +211,11 @@ impl Launcher {
     /// # Errors
     /// The launcher is not reachable, or the container runs (EBUSY).
     pub async fn forget(&self, id: InstanceId) -> Result<(), LaunchError> {
-        self.outputs.release(id);
-        self.order(RequestBody::Forget { id }).await
+        let forgotten = self.order(RequestBody::Forget { id }).await;
+        if forgotten.is_ok() {
+            self.outputs.release(id);
+        }
+        forgotten
     }
 
     /// Has the launcher replace itself by the newest program on disk.
@@ -223,7 +232,12 @@ impl Launcher {
     /// The launcher is not reachable.
     pub async fn status(&self, id: InstanceId) -> Result<Option<Child>, LaunchError> {
         match self.ask(RequestBody::Status { id }, &[]).await? {
-            (Reply::Child { child }, _) => Ok(child),
+            (Reply::Child { child }, _) => {
+                if child.as_ref().is_some_and(runs) {
+                    self.outputs.hold(id);
+                }
+                Ok(child)
+            }
             _ => Err(LaunchError::Confused),
         }
     }
@@ -233,6 +247,7 @@ impl Launcher {
     /// # Errors
     /// The launcher is not reachable.
     pub async fn list(&self) -> Result<Vec<Child>, LaunchError> {
+        let before = self.outputs.ids();
         let (reply, mut descriptors) = self.ask(RequestBody::List, &[]).await?;
         let (Reply::Children, Some(file)) = (reply, descriptors.pop()) else {
             return Err(LaunchError::Confused);
@@ -242,8 +257,8 @@ impl Launcher {
         // 1,000 containers of about 200 bytes; 64 MiB is far beyond any host.
         File::from(file).take(64 << 20).read_to_end(&mut text).map_err(local)?;
         let children: Vec<Child> = serde_json::from_slice(&text).map_err(|error| local(error.into()))?;
-        let running = |child: &&Child| !matches!(child.state, ChildState::Exited(_));
-        self.outputs.hold_only(&children.iter().filter(running).map(|child| child.id).collect());
+        let running = children.iter().filter(|child| runs(child)).map(|child| child.id).collect();
+        self.outputs.hold_running(&running, &before);
         Ok(children)
     }
 

@@ -43,10 +43,15 @@ impl Outputs {
         self.held().remove(&id);
     }
 
-    /// Holds those of these containers, and no others.
-    pub(super) fn hold_only(&self, ids: &BTreeSet<InstanceId>) {
-        self.held().retain(|id, _| ids.contains(id));
-        ids.iter().for_each(|id| self.hold(*id));
+    /// Which containers' are held.
+    pub(super) fn ids(&self) -> BTreeSet<InstanceId> {
+        self.held().keys().copied().collect()
+    }
+
+    /// Holds those of the containers that run; of those that were held `before` that was asked, no others.
+    pub(super) fn hold_running(&self, running: &BTreeSet<InstanceId>, before: &BTreeSet<InstanceId>) {
+        self.held().retain(|id, _| running.contains(id) || !before.contains(id));
+        running.iter().for_each(|id| self.hold(*id));
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<InstanceId, File>> {
@@ -75,7 +80,7 @@ mod tests {
         let said = |outputs: &Outputs, held: bool| {
             let mut container = both();
             if held {
-                outputs.hold_only(&BTreeSet::from([id]));
+                outputs.hold_running(&BTreeSet::from([id]), &outputs.ids());
             }
             container.write_all(b"last words\n").unwrap();
             drop(container);
@@ -83,7 +88,10 @@ mod tests {
             both().read(&mut found).unwrap_or_default()
         };
         assert_eq!(said(&outputs, true), 11);
-        outputs.release(id);
+        // Launched since: an older list does not know it.
+        outputs.hold_running(&BTreeSet::new(), &BTreeSet::new());
+        assert_eq!(outputs.ids(), BTreeSet::from([id]));
+        outputs.hold_running(&BTreeSet::new(), &outputs.ids());
         assert_eq!(said(&outputs, false), 0);
     }
 }

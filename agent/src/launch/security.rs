@@ -31,9 +31,13 @@ pub enum SecurityModule {
 pub fn security_module() -> Option<SecurityModule> {
     static FOUND: OnceLock<Option<SecurityModule>> = OnceLock::new();
     *FOUND.get_or_init(|| {
-        let apparmor = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
-        if apparmor.is_ok_and(|enabled| enabled.trim() == "Y") {
-            return Some(SecurityModule::AppArmor);
+        match fs::read_to_string("/sys/module/apparmor/parameters/enabled") {
+            Ok(enabled) if enabled.trim() == "Y" => return Some(SecurityModule::AppArmor),
+            // What cannot be read may be on: a start then fails at the label instead of going without.
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Some(SecurityModule::AppArmor);
+            }
+            Ok(_) | Err(_) => {}
         }
         Path::new("/sys/fs/selinux/enforce").exists().then_some(SecurityModule::Selinux)
     })

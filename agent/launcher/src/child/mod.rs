@@ -74,6 +74,8 @@ pub fn run(prepared: &Prepared, around: &Surroundings) -> ! {
     let past_the_last = first_of_main + prepared.main.len() as u32;
     // It lives on the stack of this function, which does not return.
     let main = Main { prepared, around, first: first_of_main };
+    // Whatever fs.suid_dumpable says: nothing in the container may trace it or read its memory before it has executed init.
+    let _ = kernel::call!(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
     let begun = execute::block_signals().and_then(|()| {
         // SAFETY: `main` is alive until this process has become init, and the memory until the main process has its program.
         unsafe { shared_memory::clone_onto(Stack::new()?, begin_main, &raw const main) }

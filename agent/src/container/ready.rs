@@ -35,6 +35,8 @@ pub struct Ready {
     left: Mutex<Vec<InstanceId>>,
     /// How many there are, for those who wait for them.
     count: watch::Sender<usize>,
+    /// Told once: what there is on the machine has been taken over.
+    begin: Notify,
     wanted: Notify,
     /// How many starts and removals are under way.
     busy: AtomicUsize,
@@ -49,6 +51,7 @@ impl Default for Ready {
             parts: Mutex::default(),
             left: Mutex::default(),
             count: watch::Sender::new(0),
+            begin: Notify::new(),
             wanted: Notify::new(),
             busy: AtomicUsize::new(0),
             begun: AtomicUsize::new(0),
@@ -149,12 +152,15 @@ impl Host {
     /// Lets [`Host::keep_ready`] begin. To be called once what there is on the machine has been taken over: what is made ahead would be
     /// taken for what a crash left, and removed under its owner.
     pub fn begin_making_ahead(&self) {
-        self.ready.want();
+        self.ready.begin.notify_one();
     }
 
     /// Keeps so many parts ready, for ever; begins when told by [`Host::begin_making_ahead`]. What is there when it is dropped waits for
     /// [`Host::discard_ready`], or for the next agent.
     pub async fn keep_ready(self: Arc<Self>, count_max: usize) -> std::convert::Infallible {
+        // Not by what is wanted: removing what a crash left says that more may be.
+        self.ready.begin.notified().await;
+        self.ready.want();
         loop {
             self.ready.wanted.notified().await;
             self.remove_left().await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use berth_agent::container::ContainerSpec;
 
 use crate::peers::Peer;
-use crate::report::{Figures, Missing, Report};
+use crate::report::{Figures, Report};
 use crate::stage::Stage;
 use crate::{Arguments, Failure};
 
@@ -32,17 +32,8 @@ pub async fn measure(mut arguments: Arguments) -> Result<Report, Failure> {
     let stage = Stage::open(&arguments.places, count).await?;
     let ours = ours(&stage, count).await;
     stage.close().await?;
-    let mut peers = BTreeMap::new();
-    for peer in &arguments.peers {
-        eprintln!("{}", peer.key);
-        let theirs = theirs(peer, &arguments, count.min(PEERS_CONTAINERS));
-        match theirs {
-            Ok(figures) => drop(peers.insert(peer.key.clone(), figures)),
-            Err(error) => {
-                arguments.missing.push(Missing { peer: peer.key.clone(), reason: error.to_string() });
-            }
-        }
-    }
+    let count_of_peers = count.min(PEERS_CONTAINERS);
+    let peers = arguments.beside(|peer, arguments| theirs(peer, arguments, count_of_peers));
     Ok(Report { name: "density", runs: count, ours: ours?, peers, missing: arguments.missing })
 }
 

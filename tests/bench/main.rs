@@ -13,12 +13,13 @@ mod share;
 mod stage;
 mod storm;
 
+use std::collections::BTreeMap;
+
 use peers::Peer;
-use report::{Missing, Report};
+use report::{Figures, Missing, Report};
 use stage::Places;
 
-/// What ends a bench.
-pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub use berth_tests::host::Failure;
 
 /// What a bench is given.
 pub struct Arguments {
@@ -31,6 +32,23 @@ pub struct Arguments {
 impl Arguments {
     fn count_or(&self, default: usize) -> usize {
         if self.count == 0 { default } else { self.count }
+    }
+
+    /// What `theirs` says of each peer; those that could not run are among the missing from then on.
+    fn beside(
+        &mut self,
+        theirs: impl Fn(&Peer, &Self) -> Result<Figures, Failure>,
+    ) -> BTreeMap<String, Figures> {
+        let (mut peers, mut missing) = (BTreeMap::new(), Vec::new());
+        for peer in &self.peers {
+            eprintln!("{}", peer.key);
+            match theirs(peer, self) {
+                Ok(figures) => drop(peers.insert(peer.key.clone(), figures)),
+                Err(error) => missing.push(Missing { peer: peer.key.clone(), reason: error.to_string() }),
+            }
+        }
+        self.missing.extend(missing);
+        peers
     }
 }
 

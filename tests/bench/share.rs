@@ -3,7 +3,6 @@
 //!
 //! Ours uses the image's directory as a layer, as it would one of the image store; a peer's image store is its own.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use berth_agent::container::ContainerSpec;
 use berth_wire::quota::{Bounds, MIB, Quota};
 
 use crate::peers::Peer;
-use crate::report::{Figures, Missing, Report};
+use crate::report::{Figures, Report};
 use crate::stage::Stage;
 use crate::{Arguments, Failure};
 
@@ -32,17 +31,8 @@ pub async fn measure(mut arguments: Arguments) -> Result<Report, Failure> {
     let stage = Stage::open(&arguments.places, count).await?;
     let ours = ours(&stage, count).await;
     stage.close().await?;
-    let mut peers = BTreeMap::new();
-    for peer in &arguments.peers {
-        eprintln!("{}", peer.key);
-        match theirs(peer, &arguments, count.min(PEERS_CONTAINERS)) {
-            Ok(figures) => drop(peers.insert(peer.key.clone(), figures)),
-            Err(error) => {
-                let reason = error.to_string();
-                arguments.missing.push(Missing { peer: peer.key.clone(), reason });
-            }
-        }
-    }
+    let count_of_peers = count.min(PEERS_CONTAINERS);
+    let peers = arguments.beside(|peer, arguments| theirs(peer, arguments, count_of_peers));
     Ok(Report { name: "share", runs: count, ours: ours?, peers, missing: arguments.missing })
 }
 

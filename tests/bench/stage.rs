@@ -4,16 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Arc;
-use std::time::Duration;
 
-use berth_agent::cgroup::Cgroups;
-use berth_agent::container::{Capabilities, ContainerSpec, Host, Output, READY_MAX, Ready};
-use berth_agent::disk::Disk;
-use berth_agent::disk::shares::Shares;
-use berth_agent::image::{Images, ImagesConfig};
-use berth_agent::installation::{DEFAULT_ID, Installation};
-use berth_agent::launch::{Launcher, UidRanges};
-use berth_agent::network::{Network, NetworkConfig};
+use berth_agent::container::{Capabilities, ContainerSpec, Host, Output, READY_MAX};
+use berth_agent::installation::DEFAULT_ID;
+use berth_tests::host;
 use berth_wire::id::InstanceId;
 use berth_wire::quota::{MIB, Quota};
 use tokio::task::JoinHandle;
@@ -57,38 +51,12 @@ pub fn installation_for(containers: usize) -> String {
 
 /// Opens a host of an installation whose launcher runs.
 pub async fn open_host(places: &Places, id: &str) -> Result<Host, Failure> {
-    let installation = Installation::new(id)?;
-    let disk = Disk::open(&installation, &places.work, Shares::undivided(POOL_BYTES)).await?;
-    let config = ImagesConfig {
-        layers_dir: disk.layers_dir(),
-        unpacker: std::env::current_exe()?,
-        bytes_max: u64::MAX,
-    };
-    Ok(Host {
-        cgroups: Cgroups::open(&installation)?,
-        network: Network::open(&installation, NetworkConfig::default()).await?,
-        images: Images::open(&installation, config).await?,
-        launcher: connect(&places.work.join("launcher")).await?,
-        uids: UidRanges::new(installation.uid_block()),
-        ready: Ready::default(),
-        disk,
-        installation,
-    })
+    host::open(id, &places.work, POOL_BYTES, std::env::current_exe()?).await
 }
 
 /// Starts a launcher.
 pub fn start_launcher(places: &Places) -> Result<Child, Failure> {
     Ok(Command::new(&places.launcher).arg("--dir").arg(places.work.join("launcher")).spawn()?)
-}
-
-async fn connect(dir: &Path) -> Result<Launcher, Failure> {
-    for _ in 0..500 {
-        if let Ok(launcher) = Launcher::connect(dir).await {
-            return Ok(launcher);
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    Err("the launcher did not start".into())
 }
 
 impl Stage {
@@ -180,16 +148,12 @@ impl Stage {
         let _ = self.filler.await;
         self.host.discard_ready().await;
         let _ = self.host.adopt().await;
-        let closed = [
-            self.host.network.close_down().await.map_err(Failure::from),
-            self.host.cgroups.close_down().map_err(Failure::from),
-            self.host.disk.close().await.map_err(Failure::from),
-        ];
+        let closed = host::close(&self.host).await;
         if let Some(mut launcher) = self.launcher.take() {
             launcher.kill()?;
             launcher.wait()?;
         }
-        closed.into_iter().collect::<Result<(), _>>()?;
+        closed?;
         Ok(self.host.installation.release()?)
     }
 }

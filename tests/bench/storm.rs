@@ -1,7 +1,6 @@
 //! `storm`: many containers are created, ready and destroyed, 16 at once, until what is made ahead is there again: milliseconds of wall
 //! clock each. Then how long a start takes when that many run already, as a ratio to the first.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -9,7 +8,7 @@ use berth_agent::container::READY_MAX;
 use futures_util::stream::{StreamExt as _, TryStreamExt as _};
 
 use crate::peers::Peer;
-use crate::report::{Figures, Missing, Report, percentile};
+use crate::report::{Figures, Report, percentile};
 use crate::stage::Stage;
 use crate::{Arguments, Failure};
 
@@ -26,14 +25,8 @@ pub async fn measure(mut arguments: Arguments) -> Result<Report, Failure> {
     let stage = Stage::open(&arguments.places, count).await?;
     let ours = ours(&stage, count).await;
     stage.close().await?;
-    let mut peers = BTreeMap::new();
-    for peer in &arguments.peers {
-        eprintln!("{}", peer.key);
-        match theirs(peer, &arguments, count.min(PEERS_CONTAINERS)) {
-            Ok(figures) => drop(peers.insert(peer.key.clone(), figures)),
-            Err(reason) => arguments.missing.push(Missing { peer: peer.key.clone(), reason }),
-        }
-    }
+    let count_of_peers = count.min(PEERS_CONTAINERS);
+    let peers = arguments.beside(|peer, arguments| theirs(peer, arguments, count_of_peers));
     Ok(Report { name: "storm", runs: count, ours: ours?, peers, missing: arguments.missing })
 }
 
@@ -78,7 +71,7 @@ async fn starts(stage: &Stage) -> Result<f64, Failure> {
     Ok(percentile(&took, 50))
 }
 
-fn theirs(peer: &Peer, arguments: &Arguments, count: usize) -> Result<Figures, String> {
+fn theirs(peer: &Peer, arguments: &Arguments, count: usize) -> Result<Figures, Failure> {
     let (next, start) = (AtomicUsize::new(0), Instant::now());
     let worker = || -> Result<(), String> {
         loop {

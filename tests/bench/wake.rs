@@ -14,21 +14,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use berth_agent::cgroup::Cgroups;
-use berth_agent::container::{Capabilities, ContainerSpec, Host, Output, Ready};
-use berth_agent::disk::Disk;
-use berth_agent::disk::shares::Shares;
+use berth_agent::container::{Capabilities, ContainerSpec, Host, Output};
 use berth_agent::disk::zram::Zram;
 use berth_agent::idle;
-use berth_agent::image::{Images, ImagesConfig};
-use berth_agent::installation::Installation;
-use berth_agent::launch::{Launcher, UidRanges};
-use berth_agent::network::{Network, NetworkConfig};
+use berth_tests::host::{self, Failure};
 use berth_wire::id::InstanceId;
 use berth_wire::quota::{MIB, Quota};
 use serde::Serialize;
-
-type Failure = Box<dyn std::error::Error>;
 
 const PORT: u16 = 8_080;
 
@@ -74,35 +66,9 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-async fn open(work: &Path) -> Result<Host, Failure> {
-    let installation = Installation::new(&format!("wake-{}", std::process::id()))?;
-    let disk = Disk::open(&installation, work, Shares::undivided(1_024 * MIB)).await?;
-    let (layers_dir, unpacker) = (disk.layers_dir(), std::env::current_exe()?);
-    let config = ImagesConfig { layers_dir, unpacker, bytes_max: u64::MAX };
-    Ok(Host {
-        cgroups: Cgroups::open(&installation)?,
-        network: Network::open(&installation, NetworkConfig::default()).await?,
-        images: Images::open(&installation, config).await?,
-        launcher: connect(&work.join("launcher")).await?,
-        uids: UidRanges::new(installation.uid_block()),
-        ready: Ready::default(),
-        disk,
-        installation,
-    })
-}
-
-async fn connect(dir: &Path) -> Result<Launcher, Failure> {
-    for _ in 0..500 {
-        if let Ok(launcher) = Launcher::connect(dir).await {
-            return Ok(launcher);
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    Err("the launcher did not start".into())
-}
-
 async fn measure(rounds: usize, root: &Path, work: &Path) -> Result<Report, Failure> {
-    let host = open(work).await?;
+    let name = format!("wake-{}", std::process::id());
+    let host = host::open(&name, work, 1_024 * MIB, std::env::current_exe()?).await?;
     host.adopt().await?;
     let zram = idle::set_up_swap(&host.installation)?;
     let id = InstanceId(uuid::Uuid::now_v7());

@@ -6,6 +6,7 @@
 
 pub mod census;
 pub mod daemons;
+pub mod host;
 pub mod installation;
 pub mod leaks;
 pub mod repository;

@@ -7,14 +7,9 @@ use std::process::{Child, Command};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use berth_agent::cgroup::Cgroups;
-use berth_agent::container::{Bind, Capabilities, ContainerSpec, Host, Output, Ready};
-use berth_agent::disk::Disk;
-use berth_agent::disk::shares::Shares;
-use berth_agent::image::{Images, ImagesConfig, Layer};
-use berth_agent::installation::Installation;
-use berth_agent::launch::{Launcher, UidRanges};
-use berth_agent::network::{Network, NetworkConfig};
+use berth_agent::container::{Bind, Capabilities, ContainerSpec, Host, Output};
+use berth_agent::image::Layer;
+use berth_tests::host;
 use berth_tests::installation::{binaries, root};
 use berth_wire::id::InstanceId;
 use berth_wire::quota::{Bounds, MIB, Quota};
@@ -53,24 +48,9 @@ impl Stage {
         let launcher = Command::new(&program).arg("--dir").arg(dir.path().join("launcher")).spawn();
         let launcher = launcher
             .map_err(|error| format!("{}: {error}; run cargo build --workspace first", program.display()))?;
-        let installation = Installation::new(&format!("t-corpus-{}", std::process::id())).map_err(text)?;
-        let disk =
-            Disk::open(&installation, dir.path(), Shares::undivided(POOL_BYTES)).await.map_err(text)?;
-        let config = ImagesConfig {
-            layers_dir: disk.layers_dir(),
-            unpacker: binaries().join("berth-agent"),
-            bytes_max: u64::MAX,
-        };
-        let host = Host {
-            cgroups: Cgroups::open(&installation).map_err(text)?,
-            network: Network::open(&installation, NetworkConfig::default()).await.map_err(text)?,
-            images: Images::open(&installation, config).await.map_err(text)?,
-            launcher: connect(&dir.path().join("launcher")).await?,
-            uids: UidRanges::new(installation.uid_block()),
-            ready: Ready::default(),
-            disk,
-            installation,
-        };
+        let name = format!("t-corpus-{}", std::process::id());
+        let unpacker = binaries().join("berth-agent");
+        let host = host::open(&name, dir.path(), POOL_BYTES, unpacker).await.map_err(text)?;
         let image = tokio::fs::File::open(tar).await.map_err(text)?;
         let layers = host.images.import_tar(image).await.map(|image| Mutex::new(vec![image]));
         let stage = Self { host, dir, launcher, layers: Mutex::default() };
@@ -156,23 +136,9 @@ impl Stage {
     /// Takes it all down again; tries every part.
     pub async fn close(mut self) -> Result<(), String> {
         drop(self.layers);
-        let closed = [
-            self.host.network.close_down().await.map_err(text),
-            self.host.cgroups.close_down().map_err(text),
-            self.host.disk.close().await.map_err(text),
-            self.launcher.kill().and_then(|()| self.launcher.wait()).map(drop).map_err(text),
-        ];
-        closed.into_iter().collect::<Result<(), _>>()?;
+        let closed = host::close(&self.host).await.map_err(text);
+        self.launcher.kill().and_then(|()| self.launcher.wait()).map_err(text)?;
+        closed?;
         self.host.installation.release().map_err(text)
     }
-}
-
-async fn connect(dir: &Path) -> Result<Launcher, String> {
-    for _ in 0..500 {
-        if let Ok(launcher) = Launcher::connect(dir).await {
-            return Ok(launcher);
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    Err("the launcher did not start".into())
 }

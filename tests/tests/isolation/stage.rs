@@ -4,16 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command};
-use std::time::Duration;
 
-use berth_agent::cgroup::Cgroups;
-use berth_agent::container::{Bind, Capabilities, ContainerSpec, Host, Output, Ready, StartError};
-use berth_agent::disk::Disk;
-use berth_agent::disk::shares::Shares;
-use berth_agent::image::{Images, ImagesConfig};
-use berth_agent::installation::Installation;
-use berth_agent::launch::{Launcher, UidRanges, load_security_policy};
-use berth_agent::network::{Network, NetworkConfig};
+use berth_agent::container::{Bind, Capabilities, ContainerSpec, Host, Output, StartError};
+use berth_tests::host;
 use berth_tests::installation::binaries;
 use berth_wire::id::InstanceId;
 use berth_wire::launch::Plan;
@@ -99,24 +92,8 @@ impl Stage {
             .map_err(|error| format!("berth-launcher: {error}; run cargo build --workspace first"))?;
         images::make(dir.path())?;
         let launcher = start_launcher(dir.path())?;
-        let installation = Installation::new(&name).map_err(text)?;
-        let disk = Disk::open(&installation, dir.path(), Shares::undivided(512 * MIB)).await.map_err(text)?;
-        let config = ImagesConfig {
-            layers_dir: disk.layers_dir(),
-            unpacker: binaries().join("berth-agent"),
-            bytes_max: u64::MAX,
-        };
-        load_security_policy().map_err(text)?;
-        let host = Host {
-            cgroups: Cgroups::open(&installation).map_err(text)?,
-            network: Network::open(&installation, NetworkConfig::default()).await.map_err(text)?,
-            images: Images::open(&installation, config).await.map_err(text)?,
-            launcher: connect(&dir.path().join("launcher")).await?,
-            uids: UidRanges::new(installation.uid_block()),
-            ready: Ready::default(),
-            disk,
-            installation,
-        };
+        let unpacker = binaries().join("berth-agent");
+        let host = host::open(&name, dir.path(), 512 * MIB, unpacker).await.map_err(text)?;
         Ok(Self { host, dir, launcher })
     }
 
@@ -130,11 +107,9 @@ impl Stage {
 
     /// Takes it all down again.
     pub async fn close(mut self) -> Result<(), String> {
-        self.host.network.close_down().await.map_err(text)?;
-        self.host.cgroups.close_down().map_err(text)?;
-        self.host.disk.close().await.map_err(text)?;
-        self.launcher.kill().map_err(text)?;
-        self.launcher.wait().map_err(text)?;
+        let closed = host::close(&self.host).await.map_err(text);
+        self.launcher.kill().and_then(|()| self.launcher.wait()).map_err(text)?;
+        closed?;
         self.host.installation.release().map_err(text)
     }
 
@@ -188,16 +163,4 @@ fn start_launcher(dir: &Path) -> Result<Child, String> {
         .arg(dir.join("launcher"))
         .spawn()
         .map_err(|error| format!("setpriv berth-launcher: {error}"))
-}
-
-async fn connect(dir: &Path) -> Result<Launcher, String> {
-    let mut attempts = 0;
-    loop {
-        match Launcher::connect(dir).await {
-            Ok(launcher) => return Ok(launcher),
-            Err(error) if attempts == 500 => return Err(error.to_string()),
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-        }
-        attempts += 1;
-    }
 }

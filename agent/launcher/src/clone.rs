@@ -5,27 +5,9 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::child::{self, Failure, Surroundings};
-use crate::kernel::{self, Errno};
+use crate::kernel::{self, CloneArguments, Errno};
 use crate::prepare::Prepared;
 use crate::shared_memory::{self, Stack};
-
-/// What clone3 takes (linux/sched.h, struct clone_args of 5.7).
-#[repr(C)]
-#[derive(Default)]
-#[allow(missing_docs, reason = "clone(2) describes each")]
-pub struct CloneArguments {
-    pub flags: u64,
-    pub pidfd: u64,
-    pub child_tid: u64,
-    pub parent_tid: u64,
-    pub exit_signal: u64,
-    pub stack: u64,
-    pub stack_size: u64,
-    pub tls: u64,
-    pub set_tid: u64,
-    pub set_tid_size: u64,
-    pub cgroup: u64,
-}
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 

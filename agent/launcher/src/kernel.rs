@@ -48,6 +48,24 @@ struct MountAttr {
     userns_fd: u64,
 }
 
+/// What clone3 takes (linux/sched.h, struct clone_args of 5.7).
+#[repr(C)]
+#[derive(Default)]
+#[allow(missing_docs, reason = "clone(2) describes each")]
+pub struct CloneArguments {
+    pub flags: u64,
+    pub pidfd: u64,
+    pub child_tid: u64,
+    pub parent_tid: u64,
+    pub exit_signal: u64,
+    pub stack: u64,
+    pub stack_size: u64,
+    pub tls: u64,
+    pub set_tid: u64,
+    pub set_tid_size: u64,
+    pub cgroup: u64,
+}
+
 /// An argument of a system call: what the kernel finds in one register.
 pub trait Word {
     /// As the register holds it.
@@ -79,7 +97,11 @@ pub unsafe fn system_call(number: c_long, arguments: &[usize]) -> Result<c_long>
     let mut words = [0; 6];
     words[..arguments.len()].copy_from_slice(arguments);
     // SAFETY: the caller's promise.
-    let result = unsafe { registers(number, words) };
+    told(unsafe { registers(number, words) })
+}
+
+/// The kernel's answer: the last 4,095 numbers are its reasons, negated.
+pub fn told(result: c_long) -> Result<c_long> {
     if (-4_095..0).contains(&result) { Err(Errno(-result as i32)) } else { Ok(result) }
 }
 

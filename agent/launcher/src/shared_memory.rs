@@ -4,8 +4,7 @@
 //! Both run at once in the same memory, libc's included: neither may allocate, and the one that is made makes no call of libc's (its
 //! `errno` is shared). Descriptors, directory, mask of signals and credentials are each one's own.
 
-use crate::clone::CloneArguments;
-use crate::kernel::{self, Errno, Result};
+use crate::kernel::{self, CloneArguments, Result};
 
 /// More than the deepest chain of calls takes, of which only the pages that are touched exist.
 const BYTES: usize = 256 * 1_024;
@@ -43,9 +42,9 @@ pub unsafe fn clone_onto<T>(
 ) -> Result<u32> {
     let flags = libc::CLONE_VM | libc::SIGCHLD;
     // SAFETY: the stack is nobody else's; the rest is the caller's promise.
-    let result =
+    let made =
         unsafe { clone(libc::SYS_clone, flags as usize, stack.0 + BYTES, entry as usize, data as usize) };
-    if result < 0 { Err(Errno(-result as i32)) } else { Ok(result as u32) }
+    kernel::told(made).map(|pid| pid as u32)
 }
 
 /// The same by clone3, with what else the arguments say.
@@ -65,8 +64,8 @@ pub unsafe fn clone3_onto<T>(
     (arguments.stack, arguments.stack_size) = (stack.0 as u64, BYTES as u64);
     let (arguments, size) = (&raw const *arguments as usize, size_of::<CloneArguments>());
     // SAFETY: as above, and the arguments are live.
-    let result = unsafe { clone(libc::SYS_clone3, arguments, size, entry as usize, data as usize) };
-    if result < 0 { Err(Errno(-result as i32)) } else { Ok(result as u32) }
+    let made = unsafe { clone(libc::SYS_clone3, arguments, size, entry as usize, data as usize) };
+    kernel::told(made).map(|pid| pid as u32)
 }
 
 /// One of the two calls with its first two arguments; clone's others are ignored without flags that need them. Zero comes back on the

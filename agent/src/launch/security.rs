@@ -34,7 +34,7 @@ pub fn security_module() -> Option<SecurityModule> {
         match fs::read_to_string("/sys/module/apparmor/parameters/enabled") {
             Ok(enabled) if enabled.trim() == "Y" => return Some(SecurityModule::AppArmor),
             // What cannot be read may be on: a start then fails at the label instead of going without.
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Some(SecurityModule::AppArmor);
             }
             Ok(_) | Err(_) => {}
